@@ -1,0 +1,110 @@
+//! The contract of everything that decides.
+
+use crate::decision::Verdict;
+use crate::error::BackendError;
+use crate::key::StorageKey;
+use crate::quota::{Quota, QuotaError};
+use crate::request::Request;
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// Everything that decides: a store, the in-process map, and each layer around another backend.
+///
+/// Object safe and without defaults, so that a wrapper which forgets to forward a method does not compile.
+/// Conveniences stand on [`RateLimiter`](crate::RateLimiter).
+///
+/// # Atomicity
+/// Each request is decided in one step: its checks are all admitted and all consume, or none does. No
+/// interleaving with other requests, of any process, admits more than deciding them one after another would.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Answers every request of `batch`, each in one atomic step, in order as each key sees them.
+    ///
+    /// To be correct:
+    /// - the reply has one answer per request, in the batch's order;
+    /// - a verdict has one decision per check, in the request's order, and all checks are evaluated, also
+    ///   after one denies;
+    /// - a denied request has consumed nothing, from any of its checks; a peek (cost 0) writes nothing;
+    /// - [`Request::instant`] decides where it is given, the store's own clock where it is not;
+    /// - a request still unsent at its deadline is answered `NotApplied` and never sent.
+    ///
+    /// # Units
+    /// Costs are whole permits. Instants are us since the Unix epoch; durations are whole us, rounded up.
+    ///
+    /// # Errors
+    /// A denial is a verdict; an error means that there is no answer. Its
+    /// [`effect`](BackendError::effect) says whether the request may have been recorded.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave requests recorded; none is recorded twice, and no other caller notices.
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>>;
+
+    /// The answer, where it can be given without waiting: in-process state, a remembered denial, an open
+    /// breaker. `None`: ask [`decide`](Self::decide); nothing has changed.
+    fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>>;
+
+    /// Which part of the store this request needs.
+    fn shard(&self, request: &Request) -> Shard;
+
+    /// Whether this store can keep such a quota; asked when a limiter is built or its quota changes.
+    ///
+    /// # Errors
+    /// [`QuotaError::Store`], with what stands against it.
+    fn accepts(&self, quota: &Quota) -> Result<(), QuotaError>;
+
+    /// Forgets the state of these keys. Safe to repeat; a key without a state is none the less reset.
+    ///
+    /// # Errors
+    /// As [`decide`](Self::decide); the keys may have been reset in part.
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError>;
+
+    /// Whether the store can be used as it is; asked by a service's readiness probe.
+    ///
+    /// # Errors
+    /// What is wrong, in words for an operator.
+    async fn ready(&self) -> Result<(), BackendError>;
+
+    /// The store's name, for metrics and errors.
+    fn name(&self) -> &'static str;
+}
+
+/// A part of a store that fails by itself, such as one server of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shard {
+    /// One part, by number; 0 where there is no other.
+    One(u32),
+    /// Several parts at once.
+    Many,
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        (**self).decide(batch).await
+    }
+
+    fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
+        (**self).decide_now(request)
+    }
+
+    fn shard(&self, request: &Request) -> Shard {
+        (**self).shard(request)
+    }
+
+    fn accepts(&self, quota: &Quota) -> Result<(), QuotaError> {
+        (**self).accepts(quota)
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        (**self).reset(keys).await
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        (**self).ready().await
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+}

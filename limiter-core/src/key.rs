@@ -1,0 +1,237 @@
+//! Storage keys: what a store files a state under, injective for any bytes that a caller sends.
+
+use crate::algorithm::Algorithm;
+use sha2::{Digest, Sha512};
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// The keys of one rule under one algorithm: a namespace, the rule's name, the algorithm and the version of
+/// the state's format. Cheap to copy; equal names are the same keyspace.
+///
+/// Keyspaces come from configuration, never from traffic, and live as long as the process.
+#[derive(Clone, Copy)]
+pub struct Keyspace(&'static Names);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Names {
+    namespace: Box<str>,
+    rule: Box<str>,
+    algorithm: Algorithm,
+}
+
+/// Kept for good, so that a key carries a reference and no count that every core would fight over.
+static KEYSPACES: LazyLock<Mutex<HashSet<&'static Names>>> = LazyLock::new(Mutex::default);
+
+/// A name that no keyspace can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("name {name:?} has {} bytes, above {max}, the most a namespace or rule can have", name.len(), max = Keyspace::MAX_NAME)]
+pub struct NameError {
+    name: String,
+}
+
+impl Keyspace {
+    /// The version of the states' format, which every key carries: two that differ never share a state.
+    pub const FORMAT: u8 = 1;
+
+    /// The most bytes a namespace or a rule's name can have: keys stay short enough for every store.
+    pub const MAX_NAME: usize = 64;
+
+    /// The keyspace of `rule` in `namespace` under `algorithm`.
+    ///
+    /// # Errors
+    /// A name longer than [`Keyspace::MAX_NAME`] bytes.
+    pub fn new(namespace: &str, rule: &str, algorithm: Algorithm) -> Result<Self, NameError> {
+        if let Some(name) = [namespace, rule].into_iter().find(|name| name.len() > Self::MAX_NAME) {
+            return Err(NameError { name: name.to_owned() });
+        }
+        let names = Names { namespace: namespace.into(), rule: rule.into(), algorithm };
+        let mut all = KEYSPACES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&names) {
+            return Ok(Self(known));
+        }
+        let names = Box::leak(Box::new(names));
+        all.insert(names);
+        Ok(Self(names))
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &'static str {
+        &self.0.namespace
+    }
+
+    /// The rule's name.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        &self.0.rule
+    }
+
+    /// The algorithm.
+    #[must_use]
+    #[inline]
+    pub fn algorithm(&self) -> Algorithm {
+        self.0.algorithm
+    }
+
+    /// The storage key of a caller's key, any bytes.
+    #[must_use]
+    #[inline]
+    pub fn key(self, key: &[u8]) -> StorageKey {
+        StorageKey { keyspace: self, key: KeyBytes::new(key), placement: None }
+    }
+}
+
+impl PartialEq for Keyspace {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for Keyspace {}
+
+impl Hash for Keyspace {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::ptr::from_ref(self.0).hash(state);
+    }
+}
+
+impl fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace(), self.rule(), self.algorithm())
+    }
+}
+
+/// The key that a store files one state under: a [`Keyspace`] and a caller's key.
+///
+/// Injective: two keys are equal only if their keyspaces and their callers' keys are. A caller's key of up to
+/// 63 bytes is kept as it is; a longer one is kept as its SHA-512 digest, whose 64 bytes no shorter key has.
+/// `Debug` shows the keyspace and withholds the caller's key.
+///
+/// # Example
+/// ```
+/// use limiter_core::{Algorithm, Keyspace};
+///
+/// let keys = Keyspace::new("shop", "per-user", Algorithm::TokenBucket)?;
+/// assert_eq!(keys.key(b"42").to_bytes(), b"rl1:token-bucket:4:shop:8:per-user:42");
+/// assert_eq!(format!("{:?}", keys.key(b"42")), "shop/per-user/token-bucket/..");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct StorageKey {
+    keyspace: Keyspace,
+    key: KeyBytes,
+    placement: Option<Placement>,
+}
+
+impl StorageKey {
+    /// The keyspace.
+    #[must_use]
+    #[inline]
+    pub fn keyspace(&self) -> Keyspace {
+        self.keyspace
+    }
+
+    /// The caller's key, or its digest: at most 64 bytes.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.key.as_slice()
+    }
+
+    /// The same key, placed: checks of one request whose keys have one placement are decided in one step also
+    /// where a store is spread over many servers. A placement says where, not which: give a key always the
+    /// same one.
+    #[must_use]
+    pub fn placed(self, placement: Placement) -> Self {
+        Self { placement: Some(placement), ..self }
+    }
+
+    /// Where the key was placed; `None`: by its own hash.
+    #[must_use]
+    pub fn placement(&self) -> Option<Placement> {
+        self.placement
+    }
+
+    /// The key as bytes: `rl`, format version, algorithm, namespace and rule behind their lengths, the
+    /// caller's key last. Injective; any bytes may occur in it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Names { namespace, rule, algorithm } = self.keyspace.0;
+        let (n, r) = (namespace.len(), rule.len());
+        let mut bytes =
+            format!("rl{}:{algorithm}:{n}:{namespace}:{r}:{rule}:", Keyspace::FORMAT).into_bytes();
+        bytes.extend_from_slice(self.bytes());
+        bytes
+    }
+}
+
+impl PartialEq for StorageKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.keyspace == other.keyspace && self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for StorageKey {}
+
+impl Hash for StorageKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.keyspace.hash(state);
+        self.bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for StorageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}/..", self.keyspace)
+    }
+}
+
+/// A place among a store's servers, the same for the same bytes in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Placement(u64);
+
+impl Placement {
+    /// The placement of any bytes, such as a user's id for all of the rules that a user falls under.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = Sha512::digest(bytes);
+        Self(digest.iter().take(8).fold(0, |place, byte| place << 8 | u64::from(*byte)))
+    }
+
+    /// The placement as a number.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// Up to 64 bytes in place: a decision allocates nothing for its key.
+#[derive(Clone)]
+struct KeyBytes {
+    len: u8,
+    bytes: [u8; DIGEST],
+}
+
+/// The length of a SHA-512 digest; longer than any key that is kept as it is.
+const DIGEST: usize = 64;
+
+impl KeyBytes {
+    #[inline]
+    fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; DIGEST];
+        match (bytes.get_mut(..key.len()), u8::try_from(key.len())) {
+            (Some(kept), Ok(len)) if key.len() < DIGEST => {
+                kept.copy_from_slice(key);
+                Self { len, bytes }
+            }
+            _ => Self { len: 64, bytes: Sha512::digest(key).into() },
+        }
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
+    }
+}

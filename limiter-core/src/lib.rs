@@ -1,0 +1,32 @@
+//! The core of `distributed-rate-limiter`: quotas, exact algorithms, the [`Backend`] contract, the in-process
+//! store and the [`RateLimiter`] front.
+//!
+//! Applications use the facade crate, `distributed-rate-limiter`. This crate is for those who write a store or
+//! a layer: start at [`Backend`].
+
+pub mod algorithm;
+mod backend;
+mod decision;
+mod error;
+mod key;
+mod limiter;
+mod memory;
+mod one_or_many;
+mod quota;
+mod request;
+mod rule;
+mod scope;
+mod time;
+
+pub use algorithm::Algorithm;
+pub use backend::{Backend, Shard};
+pub use decision::{Decision, Origin, Verdict};
+pub use error::{BackendError, Effect, ErrorKind};
+pub use key::{Keyspace, NameError, Placement, StorageKey};
+pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder};
+pub use memory::{Memory, MemoryBuilder, MemoryUsage};
+pub use quota::{Quota, QuotaBuilder, QuotaError, QuotaParseError};
+pub use request::{Check, Request, RequestError};
+pub use rule::Rule;
+pub use scope::{Caller, Scope};
+pub use time::{Timestamp, TimestampError};

@@ -1,0 +1,462 @@
+//! The front: turns a caller and the rules into a request, and hands it to one backend.
+
+mod builder;
+
+pub use builder::RateLimiterBuilder;
+
+use crate::backend::Backend;
+use crate::decision::{Decision, Verdict};
+use crate::error::{BackendError, Effect, ErrorKind};
+use crate::key::{Keyspace, NameError};
+use crate::quota::{Quota, QuotaError};
+use crate::request::{Check, Request, RequestError};
+use crate::rule::ActiveRule;
+use crate::scope::{Caller, Scope};
+use crate::time::Timestamp;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Decides who may go ahead. When the store gives no answer, [`allow`](Self::allow) **admits** by default;
+/// [`RateLimiterBuilder::on_error`] says otherwise.
+///
+/// Cheap to clone; clones share rules and backend. Usable from any number of threads and tasks.
+///
+/// # Examples
+/// The smallest:
+/// ```
+/// use limiter_core::{Memory, RateLimiter};
+/// use std::time::Duration;
+///
+/// # async fn handle() -> Result<(), limiter_core::Error> {
+/// let limiter = RateLimiter::new(100, Duration::from_secs(60), Memory::new())?;
+/// if limiter.allow("user:42").await {
+///     // serve
+/// }
+/// # Ok(())
+/// # }
+/// ```
+/// Three rules, decided in one step:
+/// ```
+/// use limiter_core::{Caller, Memory, Quota, RateLimiter, Rule, Scope};
+///
+/// # async fn handle() -> Result<(), limiter_core::Error> {
+/// let limiter = RateLimiter::builder(Memory::new())
+///     .namespace("shop")
+///     .rule(Rule::new("global", Quota::per_second(1_000)).scope(Scope::global()))
+///     .rule(Rule::new("user", "100/minute burst 20").scope(Scope::per("user")))
+///     .rule(Rule::new("search", "5 per 10s").scope(Scope::per("user").and("endpoint")))
+///     .build()?;
+/// let caller = Caller::new().with("user", "42").with("endpoint", "/search");
+/// let decision = limiter.check(caller).await?;
+/// assert_eq!((decision.allowed, decision.limit, decision.remaining), (true, 5, 4));
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle()).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct RateLimiter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rules: Box<[ActiveRule]>,
+    backend: Arc<dyn Backend>,
+    on_error: OnError,
+    clock: Option<Clock>,
+}
+
+/// Virtual time, for tests.
+type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What [`RateLimiter::allow`] answers when the store gives no answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnError {
+    /// Fail open: go ahead, unlimited until the store is back.
+    #[default]
+    Allow,
+    /// Fail closed: nobody goes ahead until the store is back.
+    Deny,
+}
+
+/// Why a limiter could not be built, or gave no decision.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A quota is refused.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// A name is too long.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The limiter has no rule.
+    #[error("a limiter has at least one rule")]
+    NoRule,
+    /// Two rules have one name.
+    #[error("two rules have the name {0:?}")]
+    RepeatedRule(String),
+    /// No rule has this name.
+    #[error("no rule has the name {0:?}")]
+    UnknownRule(String),
+    /// A rule counts by a part that the caller does not have.
+    #[error("rule {rule:?} counts by {part:?}, which the caller does not have")]
+    MissingPart {
+        /// The rule's name.
+        rule: String,
+        /// The missing part's name.
+        part: String,
+    },
+    /// No rule counts by what the caller has.
+    #[error("no rule counts by {0}, so there is nothing to reset")]
+    NothingToReset(String),
+    /// The wait would be longer than the caller allows.
+    #[error("the wait, {} us, is above {} us, the most that the caller waits", show(*.wait), .max.as_micros())]
+    WaitTooLong {
+        /// The wait; `None`: no wait helps, as the cost is above the capacity.
+        wait: Option<Duration>,
+        /// The most that the caller waits.
+        max: Duration,
+    },
+    /// Waiting needs a tokio runtime.
+    #[error("waiting for a permit needs a tokio runtime, and there is none")]
+    NoRuntime,
+    /// The checks make no request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The store gave no answer.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+fn show(wait: Option<Duration>) -> String {
+    wait.map_or_else(|| "without end".to_owned(), |wait| wait.as_micros().to_string())
+}
+
+impl RateLimiter {
+    /// The name of the one rule, and of the namespace, of a limiter that was not given others.
+    pub const DEFAULT_NAME: &'static str = "default";
+
+    /// A limiter of `limit` permits per `window` for each key: a token bucket.
+    ///
+    /// All limiters made so share one rule's states in the same store. Give them names by
+    /// [`builder`](Self::builder) where their keys could meet.
+    ///
+    /// # Errors
+    /// A quota that cannot be enforced exactly, or that the backend cannot keep.
+    pub fn new(limit: u64, window: Duration, backend: impl Backend) -> Result<Self, Error> {
+        let rule = crate::Rule::new(Self::DEFAULT_NAME, Quota::new(limit, window));
+        Self::builder(backend).rule(rule).build()
+    }
+
+    /// A limiter of any rules.
+    pub fn builder(backend: impl Backend) -> RateLimiterBuilder {
+        RateLimiterBuilder::new(Arc::new(backend))
+    }
+
+    /// Whether the caller may go ahead, at cost 1. Never an error: without an answer from the store it is as
+    /// [`OnError`] says (by default `true`); a caller without a part that a rule counts by is denied.
+    ///
+    /// # Cancel safety
+    /// As [`check`](Self::check).
+    pub async fn allow<'c>(&self, caller: impl Into<Caller<'c>> + Send) -> bool {
+        match self.check(caller).await {
+            Ok(decision) => decision.allowed,
+            Err(Error::Backend(_)) => self.inner.on_error == OnError::Allow,
+            Err(_) => false,
+        }
+    }
+
+    /// Decides at cost 1, and says everything.
+    ///
+    /// Of several rules, the decision is that of the one that binds: see [`Verdict::summary`].
+    ///
+    /// # Errors
+    /// The store gave no answer, or the caller lacks a part that a rule counts by.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the request recorded; never twice.
+    pub fn check<'c>(
+        &self,
+        caller: impl Into<Caller<'c>> + Send,
+    ) -> impl Future<Output = Result<Decision, Error>> + Send {
+        self.check_n(caller, 1)
+    }
+
+    /// Decides at any cost, such as bytes; 0 is a peek.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub async fn check_n<'c>(
+        &self,
+        caller: impl Into<Caller<'c>> + Send,
+        cost: u64,
+    ) -> Result<Decision, Error> {
+        match self.at_once(&caller.into(), cost, Verdict::summary) {
+            AtOnce::Answered(decision) => decision,
+            AtOnce::Ask(request) => self.ask(request, Verdict::summary).await,
+        }
+    }
+
+    /// Where the caller stands; consumes nothing.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn peek<'c>(
+        &self,
+        caller: impl Into<Caller<'c>> + Send,
+    ) -> impl Future<Output = Result<Decision, Error>> + Send {
+        self.check_n(caller, 0)
+    }
+
+    /// Decides at any cost, with one decision per rule, in the order of [`rules`](Self::rules).
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub async fn check_rules<'c>(
+        &self,
+        caller: impl Into<Caller<'c>> + Send,
+        cost: u64,
+    ) -> Result<Verdict, Error> {
+        match self.at_once(&caller.into(), cost, whole) {
+            AtOnce::Answered(verdict) => verdict,
+            AtOnce::Ask(request) => self.ask(request, whole).await,
+        }
+    }
+
+    /// The decision at cost 1 where it can be given without waiting, for callers without a runtime: always
+    /// with [`Memory`](crate::Memory). `None`: it cannot, or there is none; nothing was consumed.
+    pub fn check_now<'c>(&self, caller: impl Into<Caller<'c>>) -> Option<Decision> {
+        match self.at_once(&caller.into(), 1, Verdict::summary) {
+            AtOnce::Answered(decision) => decision.ok(),
+            AtOnce::Ask(_) => None,
+        }
+    }
+
+    /// Waits for a permit, at most `max_wait`: for its turn, and for `retry_after` where it is denied.
+    ///
+    /// Tells by itself when the wait would be longer, before it takes a permit and without waiting. Only if
+    /// others overtake in a queue between the look and the taking is a permit taken that is not used.
+    ///
+    /// # Errors
+    /// [`Error::WaitTooLong`]; [`Error::NoRuntime`] outside a tokio runtime, where there is something to wait
+    /// for; else as [`check`](Self::check).
+    ///
+    /// # Cancel safety
+    /// Dropping the future while it waits for `retry_after` takes nothing; while it waits for its turn, it
+    /// leaves the permit taken.
+    pub async fn acquire<'c>(
+        &self,
+        caller: impl Into<Caller<'c>> + Send,
+        max_wait: Duration,
+    ) -> Result<Decision, Error> {
+        let caller = caller.into();
+        let start = Instant::now();
+        let left = || max_wait.saturating_sub(start.elapsed());
+        loop {
+            let turn = self.turn(&caller).await?;
+            if turn > left() {
+                return Err(Error::WaitTooLong { wait: Some(turn), max: max_wait });
+            }
+            let decision = self.check(caller.clone()).await?;
+            let wait = if decision.allowed { Some(decision.delay) } else { decision.retry_after };
+            match wait {
+                Some(wait) if wait <= left() => pause(wait).await?,
+                wait => return Err(Error::WaitTooLong { wait, max: max_wait }),
+            }
+            if decision.allowed {
+                return Ok(decision);
+            }
+        }
+    }
+
+    /// Forgets the caller under every algorithm of each rule that counts by parts that the caller has. The
+    /// rules for everybody are reset by `Caller::new()`, and by no other.
+    ///
+    /// # Errors
+    /// [`Error::NothingToReset`] if there is no such rule; the store gave no answer, in which case the reset
+    /// may have been done in part. Safe to repeat.
+    pub async fn reset<'c>(&self, caller: impl Into<Caller<'c>> + Send) -> Result<(), Error> {
+        let caller = caller.into();
+        let keys: Vec<_> = self
+            .inner
+            .rules
+            .iter()
+            .filter(|rule| rule.scope.is_global() == caller.is_nobody())
+            .filter_map(|rule| Some((rule, rule.scope.key_of(&caller).ok()?)))
+            .flat_map(|(rule, key)| rule.keyspaces().map(|keyspace| keyspace.key(&key)))
+            .collect();
+        if keys.is_empty() {
+            return Err(Error::NothingToReset(format!("{caller:?}")));
+        }
+        Ok(self.inner.backend.reset(&keys).await?)
+    }
+
+    /// Gives a rule another quota, for all clones, from the next decision on. What was used carries over as
+    /// the algorithm defines it; another algorithm starts afresh.
+    ///
+    /// # Errors
+    /// No rule has this name, or the quota is refused; the old quota stays.
+    pub fn set_quota<Q>(&self, rule: &str, quota: Q) -> Result<(), Error>
+    where
+        Q: TryInto<Quota>,
+        Q::Error: Into<QuotaError>,
+    {
+        let known = self.inner.rules.iter().find(|r| &*r.name == rule);
+        let rule = known.ok_or_else(|| Error::UnknownRule(rule.to_owned()))?;
+        let quota = quota.try_into().map_err(Into::into)?;
+        self.inner.backend.accepts(&quota)?;
+        rule.set_quota(quota);
+        Ok(())
+    }
+
+    /// Name, scope and quota of each rule, in the order in which they are checked.
+    pub fn rules(&self) -> impl Iterator<Item = (&str, &Scope, Quota)> {
+        self.inner.rules.iter().map(|rule| (&*rule.name, &rule.scope, rule.quota()))
+    }
+
+    /// Whether the store can be used as it is.
+    ///
+    /// # Errors
+    /// What is wrong, in words for an operator.
+    pub async fn ready(&self) -> Result<(), Error> {
+        Ok(self.inner.backend.ready().await?)
+    }
+
+    /// Asks for the answer that needs no wait, and takes from it what is wanted.
+    #[inline]
+    fn at_once<T>(
+        &self,
+        caller: &Caller<'_>,
+        cost: u64,
+        take: impl FnOnce(&Verdict) -> Option<T>,
+    ) -> AtOnce<T> {
+        let request = match self.request(caller, cost) {
+            Ok(request) => request,
+            Err(error) => return AtOnce::Answered(Err(error)),
+        };
+        match self.inner.backend.decide_now(&request) {
+            None => AtOnce::Ask(Box::new(request)),
+            Some(answer) => AtOnce::Answered(self.answered(&request, Some(answer), take)),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: Box<Request>,
+        take: impl FnOnce(&Verdict) -> Option<T>,
+    ) -> Result<T, Error> {
+        let answer = self.inner.backend.decide(std::slice::from_ref(&*request)).await.pop();
+        self.answered(&request, answer, take)
+    }
+
+    /// What is wanted of the answer, if it is one: a verdict with a decision per check.
+    #[inline]
+    fn answered<T>(
+        &self,
+        request: &Request,
+        answer: Option<Result<Verdict, BackendError>>,
+        take: impl FnOnce(&Verdict) -> Option<T>,
+    ) -> Result<T, Error> {
+        let shaped = |verdict: &Verdict| verdict.decisions().len() == request.checks().len();
+        let taken = match answer {
+            Some(Ok(verdict)) if shaped(&verdict) => take(&verdict),
+            Some(Err(error)) => return Err(error.into()),
+            _ => None,
+        };
+        taken.ok_or_else(|| unanswered(self.inner.backend.name()))
+    }
+
+    #[inline]
+    fn request(&self, caller: &Caller<'_>, cost: u64) -> Result<Request, Error> {
+        let request = match &*self.inner.rules {
+            [rule] => {
+                let (keyspace, quota, key) = self.asked(rule, caller)?;
+                Request::single(keyspace, &key, quota, cost)
+            }
+            rules => {
+                let checks = rules.iter().map(|rule| {
+                    let (keyspace, quota, key) = self.asked(rule, caller)?;
+                    Ok(Check { key: keyspace.key(&key), quota, cost })
+                });
+                Request::new(checks.collect::<Result<Vec<_>, Error>>()?)?
+            }
+        };
+        Ok(match &self.inner.clock {
+            Some(clock) => request.at(clock()),
+            None => request,
+        })
+    }
+
+    /// What a rule asks for a caller: the keyspace of the quota's algorithm, the quota, and the caller's key.
+    #[inline]
+    fn asked<'c>(
+        &self,
+        rule: &ActiveRule,
+        caller: &'c Caller<'_>,
+    ) -> Result<(Keyspace, Quota, Cow<'c, [u8]>), Error> {
+        let quota = match rule.chosen(caller) {
+            Some(quota) => self.inner.backend.accepts(&quota).map(|()| quota)?,
+            None => rule.quota(),
+        };
+        let key = rule.scope.key_of(caller).map_err(|part| missing(rule, part))?;
+        Ok((rule.keyspace(quota.algorithm()), quota, key))
+    }
+
+    /// How long an admission would wait for its turn now; zero where no rule queues.
+    async fn turn(&self, caller: &Caller<'_>) -> Result<Duration, Error> {
+        let request = self.request(caller, 0)?;
+        let queues = |check: &Check| check.quota.algorithm() == crate::Algorithm::LeakyBucket;
+        if !request.checks().iter().any(queues) {
+            return Ok(Duration::ZERO);
+        }
+        let verdict = self.check_rules(caller.clone(), 0).await?;
+        let turns = request.checks().iter().zip(verdict.decisions()).filter(|(check, _)| queues(check));
+        Ok(turns.map(|(_, decision)| decision.reset_after).max().unwrap_or_default())
+    }
+}
+
+/// What came of asking for an answer that needs no wait.
+enum AtOnce<T> {
+    Answered(Result<T, Error>),
+    /// None: this is to be asked. On the heap, so that the future of a decision stays small; a trip to a store
+    /// costs a thousand times more.
+    Ask(Box<Request>),
+}
+
+fn whole(verdict: &Verdict) -> Option<Verdict> {
+    Some(verdict.clone())
+}
+
+#[cold]
+fn missing(rule: &ActiveRule, part: &str) -> Error {
+    Error::MissingPart { rule: rule.name.to_string(), part: part.to_owned() }
+}
+
+/// A backend that breaks its contract: an answer that is missing, or is not one decision per check.
+#[cold]
+fn unanswered(backend: &'static str) -> Error {
+    let message = "the answer does not have one decision per check";
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message).into()
+}
+
+async fn pause(wait: Duration) -> Result<(), Error> {
+    if wait.is_zero() {
+        return Ok(());
+    }
+    tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
+    tokio::time::sleep(wait).await;
+    Ok(())
+}
+
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = self.rules().map(|(name, scope, quota)| format!("{name}: {quota} {scope}"));
+        f.debug_struct("RateLimiter")
+            .field("rules", &rules.collect::<Vec<_>>())
+            .field("store", &self.inner.backend.name())
+            .field("on_error", &self.inner.on_error)
+            .finish()
+    }
+}

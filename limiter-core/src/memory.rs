@@ -1,0 +1,298 @@
+//! The in-process store: exact, bounded, no global lock, never a wait.
+
+mod shard;
+mod table;
+
+use crate::backend::{Backend, Shard as StorePart};
+use crate::decision::{Decision, Verdict};
+use crate::error::{BackendError, Effect, ErrorKind};
+use crate::key::StorageKey;
+use crate::quota::{Quota, QuotaError};
+use crate::request::{Check, Request};
+use crate::time::Timestamp;
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use shard::{Shard, Visit};
+use smallvec::SmallVec;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use table::Name;
+
+/// The in-process store. Clones share one.
+///
+/// # Atomicity
+/// Exact for every request, also one of several checks. Keys are spread over independently locked parts; a
+/// request locks those of its keys, in one order, for a few hundred nanoseconds.
+///
+/// # Memory
+/// Bounded by [`MemoryBuilder::max_keys`] and [`MemoryBuilder::log_entries`]. A state is dropped only once it
+/// is as if never used. When all room is taken by live states, none is forgotten: new keys share a fixed set
+/// of overflow states, 16 per part, rule and quota, chosen by a hash with a secret seed. A shared state is
+/// stricter than an own one and never looser, and a key that gets its own slot later takes a copy along. So
+/// a flood of made-up keys cannot free a key that is used up.
+///
+/// # Time
+/// [`Timestamp::now`], which never steps; [`Request::instant`] where it is given.
+///
+/// # Example
+/// ```
+/// use limiter_core::{Memory, RateLimiter};
+/// use std::time::Duration;
+///
+/// let limiter = RateLimiter::new(2, Duration::from_secs(60), Memory::new())?;
+/// let allowed = ["a", "a", "a", "b"].map(|key| limiter.check_now(key).is_some_and(|d| d.allowed));
+/// assert_eq!(allowed, [true, true, false, true]);
+/// # Ok::<(), limiter_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Memory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hasher: ahash::RandomState,
+    shards: Box<[Mutex<Shard>]>,
+    virtual_expiry: Duration,
+    /// Until when, on this process's clock, states of virtual time may be live whatever the clock says.
+    virtual_until: AtomicU64,
+}
+
+/// How large a [`Memory`] may become.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct MemoryBuilder {
+    max_keys: NonZeroUsize,
+    log_entries: usize,
+    virtual_expiry: Duration,
+}
+
+/// What a [`Memory`] holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUsage {
+    /// Keys with a state of their own.
+    pub keys: usize,
+    /// Overflow states, each shared by many keys.
+    pub shared_states: usize,
+    /// Entries of all sliding window logs.
+    pub log_entries: usize,
+}
+
+/// Keys per part, from which on a further part pays.
+const KEYS_PER_SHARD: usize = 256;
+
+/// More parts than cores that could contend for them, and not so many that their tables waste room.
+const MAX_SHARDS: usize = 64;
+
+impl Memory {
+    /// Room for 1,000,000 keys, about 100 bytes each, and 8,000,000 log entries of 16 bytes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A store of another size.
+    pub fn builder() -> MemoryBuilder {
+        const MILLION: NonZeroUsize = NonZeroUsize::new(1_000_000).unwrap();
+        MemoryBuilder {
+            max_keys: MILLION,
+            log_entries: 8 * MILLION.get(),
+            virtual_expiry: Duration::from_secs(3_600),
+        }
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn usage(&self) -> MemoryUsage {
+        self.inner.shards.iter().map(|shard| shard.lock().usage()).fold(
+            MemoryUsage::default(),
+            |sum, usage| MemoryUsage {
+                keys: sum.keys + usage.keys,
+                shared_states: sum.shared_states + usage.shared_states,
+                log_entries: sum.log_entries + usage.log_entries,
+            },
+        )
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryBuilder {
+    /// The most keys with a state of their own. They are spread evenly over at most 64 parts, so that the
+    /// first part may be full somewhat earlier.
+    pub const fn max_keys(mut self, keys: NonZeroUsize) -> Self {
+        self.max_keys = keys;
+        self
+    }
+
+    /// The most entries that all sliding window logs hold together, beyond one per key. When they are used
+    /// up, a log that grows joins its two newest entries at the newer instant, which is stricter.
+    pub const fn log_entries(mut self, entries: usize) -> Self {
+        self.log_entries = entries;
+        self
+    }
+
+    /// For how long, on this process's clock, nothing is dropped after a request that carried its own
+    /// instant; an hour by default. Such instants need not agree with each other.
+    pub const fn virtual_expiry(mut self, expiry: Duration) -> Self {
+        self.virtual_expiry = expiry;
+        self
+    }
+
+    /// The store, empty.
+    #[must_use]
+    pub fn build(self) -> Memory {
+        // The first reading of the clock calibrates it, which no decision should wait for.
+        let _ = Timestamp::now();
+        let keys = self.max_keys.get();
+        let wanted = (keys / KEYS_PER_SHARD).clamp(1, MAX_SHARDS);
+        let shards = 1 << wanted.ilog2();
+        let hasher = ahash::RandomState::new();
+        let shard = || {
+            Mutex::new(Shard::new(keys.div_ceil(shards), self.log_entries.div_ceil(shards), hasher.clone()))
+        };
+        Memory {
+            inner: Arc::new(Inner {
+                shards: std::iter::repeat_with(shard).take(shards).collect(),
+                hasher,
+                virtual_expiry: self.virtual_expiry,
+                virtual_until: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+impl Inner {
+    #[inline]
+    fn answer(&self, request: &Request) -> Verdict {
+        let now = request.now();
+        let may_drop = self.may_drop(request.instant(), now);
+        match request.checks() {
+            [check] => {
+                let visit = self.visit(check, now, may_drop);
+                // Unlocked before the verdict is made of it.
+                let decision = self.shards[self.index(visit.hash)].lock().decide(&visit);
+                Verdict::one(decision)
+            }
+            checks => self.answer_all(checks.iter().map(|check| self.visit(check, now, may_drop)).collect()),
+        }
+    }
+
+    /// All or nothing: every part that is needed is locked, in ascending order, so that no two requests wait
+    /// for each other; all checks are previewed, and taken if all are admitted.
+    fn answer_all(&self, visits: SmallVec<[Visit<'_>; 4]>) -> Verdict {
+        let index = |visit: &Visit<'_>| self.index(visit.hash);
+        let mut needed: SmallVec<[usize; 4]> = visits.iter().map(index).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let mut locked: SmallVec<[MutexGuard<'_, Shard>; 4]> =
+            needed.iter().map(|index| self.shards[*index].lock()).collect();
+        let place = |visit: &Visit<'_>| needed.partition_point(|i| *i < index(visit));
+
+        let previews: SmallVec<[Decision; 4]> = visits
+            .iter()
+            .enumerate()
+            .map(|(i, visit)| {
+                let shard = &mut locked[place(visit)];
+                let here = visits[..i].iter().filter(|earlier| index(earlier) == index(visit));
+                let joint =
+                    here.filter(|earlier| shard.would_share(earlier, visit)).map(|earlier| earlier.cost);
+                let joint = joint.fold(0, u64::saturating_add);
+                shard.preview(visit, joint)
+            })
+            .collect();
+        if previews.iter().all(|preview| preview.allowed) {
+            return visits.iter().map(|visit| locked[place(visit)].decide(visit)).collect();
+        }
+        let report = |(preview, visit): (Decision, &Visit<'_>)| {
+            if preview.allowed { locked[place(visit)].preview(&visit.peek(), 0) } else { preview }
+        };
+        previews.into_iter().zip(&visits).map(report).collect()
+    }
+
+    fn visit<'a>(&self, check: &'a Check, now: Timestamp, may_drop: bool) -> Visit<'a> {
+        let name = Name { keyspace: check.key.keyspace(), bytes: check.key.bytes() };
+        Visit { name, hash: self.hasher.hash_one(name), quota: &check.quota, cost: check.cost, now, may_drop }
+    }
+
+    fn index(&self, hash: u64) -> usize {
+        // Not the bits that a table uses to find a slot: the lowest and the highest seven.
+        let [_, _, bits, ..] = hash.to_be_bytes();
+        usize::from(bits) & (self.shards.len() - 1)
+    }
+
+    /// Whether states that are reset at `now` may be dropped: not while virtual time is about, in which the
+    /// next request may come from an earlier instant.
+    fn may_drop(&self, at: Option<Timestamp>, now: Timestamp) -> bool {
+        if at.is_none() {
+            return now.as_micros() >= self.virtual_until.load(Ordering::Relaxed);
+        }
+        let now = Timestamp::now();
+        let until = (now + self.virtual_expiry).as_micros();
+        now.as_micros() >= self.virtual_until.fetch_max(until, Ordering::Relaxed).max(until)
+    }
+
+    fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        let mut shared = 0;
+        for key in keys {
+            let name = Name { keyspace: key.keyspace(), bytes: key.bytes() };
+            let hash = self.hasher.hash_one(name);
+            if !self.shards[self.index(hash)].lock().reset(name, hash) {
+                shared += 1;
+            }
+        }
+        if shared == 0 {
+            return Ok(());
+        }
+        let message =
+            format!("{shared} of {} keys share an overflow state, which was left as it is", keys.len());
+        Err(BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, NAME, "reset", message))
+    }
+}
+
+const NAME: &str = "memory";
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Memory {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        batch.iter().map(|request| Ok(self.inner.answer(request))).collect()
+    }
+
+    fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
+        Some(Ok(self.inner.answer(request)))
+    }
+
+    fn shard(&self, _request: &Request) -> StorePart {
+        StorePart::One(0)
+    }
+
+    fn accepts(&self, _quota: &Quota) -> Result<(), QuotaError> {
+        Ok(())
+    }
+
+    /// Forgets these keys. A key that shares an overflow state keeps it, and the error says so.
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        self.inner.reset(keys)
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Memory").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}

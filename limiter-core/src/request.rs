@@ -1,0 +1,158 @@
+//! Requests: checks that are granted together or not at all.
+
+use crate::algorithm::Algorithm;
+use crate::key::{Keyspace, StorageKey};
+use crate::one_or_many::OneOrMany;
+use crate::quota::Quota;
+use crate::time::Timestamp;
+use tokio::time::Instant;
+
+/// One key, its quota, and what the request costs there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What the state is filed under; its algorithm is the quota's.
+    pub key: StorageKey,
+    /// The quota.
+    pub quota: Quota,
+    /// Permits; 0 is a peek, which is always allowed and consumes nothing.
+    pub cost: u64,
+}
+
+impl Check {
+    /// Whether the key is of the quota's algorithm.
+    #[inline]
+    fn matches(&self, position: usize) -> Result<(), RequestError> {
+        let (keyspace, algorithm) = (self.key.keyspace(), self.quota.algorithm());
+        if keyspace.algorithm() == algorithm {
+            return Ok(());
+        }
+        Err(RequestError::AlgorithmMismatch { position, keyspace, algorithm })
+    }
+}
+
+/// What is asked of a [`Backend`](crate::Backend): one or more checks, decided in one atomic step.
+///
+/// # Example: a user and everybody
+/// ```
+/// use limiter_core::{Algorithm, Check, Keyspace, Quota, Request};
+///
+/// let per_user = Keyspace::new("shop", "user", Algorithm::TokenBucket)?;
+/// let global = Keyspace::new("shop", "global", Algorithm::TokenBucket)?;
+/// let request = Request::new([
+///     Check { key: per_user.key(b"42"), quota: Quota::per_minute(100).build()?, cost: 1 },
+///     Check { key: global.key(b""), quota: Quota::per_second(10_000).build()?, cost: 1 },
+/// ])?;
+/// assert_eq!(request.checks().len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Request {
+    checks: OneOrMany<Check>,
+    at: Option<Timestamp>,
+    deadline: Option<Instant>,
+}
+
+/// Checks that make no request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// There is no check.
+    #[error("a request has at least one check")]
+    Empty,
+    /// One storage key stands in two checks.
+    #[error("checks {first} and {second} have one key of {keyspace:?}")]
+    RepeatedKey {
+        /// The position of the first check.
+        first: usize,
+        /// The position of the other.
+        second: usize,
+        /// The key's keyspace.
+        keyspace: Keyspace,
+    },
+    /// A check's key belongs to another algorithm than its quota.
+    #[error("check {position}: the key is one of {keyspace:?}, the quota is a {algorithm}")]
+    AlgorithmMismatch {
+        /// The position of the check.
+        position: usize,
+        /// The key's keyspace.
+        keyspace: Keyspace,
+        /// The quota's algorithm.
+        algorithm: Algorithm,
+    },
+}
+
+impl Request {
+    /// A request of one check, at the store's own time.
+    ///
+    /// # Errors
+    /// The key is of another algorithm than its quota.
+    #[inline]
+    pub fn one(check: Check) -> Result<Self, RequestError> {
+        check.matches(0)?;
+        Ok(Self { checks: OneOrMany::one(check), at: None, deadline: None })
+    }
+
+    /// A request of one check of a key in the quota's keyspace.
+    #[inline]
+    pub(crate) fn single(keyspace: Keyspace, key: &[u8], quota: Quota, cost: u64) -> Self {
+        let check = Check { key: keyspace.key(key), quota, cost };
+        Self { checks: OneOrMany::one(check), at: None, deadline: None }
+    }
+
+    /// A request of these checks, at the store's own time.
+    ///
+    /// # Errors
+    /// No check, a storage key that occurs twice, or a key of another algorithm than its quota.
+    pub fn new<I: IntoIterator<Item = Check>>(checks: I) -> Result<Self, RequestError> {
+        let checks: Vec<Check> = checks.into_iter().collect();
+        if checks.is_empty() {
+            return Err(RequestError::Empty);
+        }
+        for (position, check) in checks.iter().enumerate() {
+            check.matches(position)?;
+            if let Some(first) = checks[..position].iter().position(|earlier| earlier.key == check.key) {
+                let keyspace = check.key.keyspace();
+                return Err(RequestError::RepeatedKey { first, second: position, keyspace });
+            }
+        }
+        Ok(Self { checks: OneOrMany::Many(checks), at: None, deadline: None })
+    }
+
+    /// The same request at a given instant: virtual time, for tests through a real store.
+    #[must_use]
+    pub fn at(mut self, at: Timestamp) -> Self {
+        self.at = Some(at);
+        self
+    }
+
+    /// The same request, not to be sent to the store after `deadline`.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The checks, each with another storage key.
+    #[must_use]
+    pub fn checks(&self) -> &[Check] {
+        self.checks.as_slice()
+    }
+
+    /// The instant that decides; `None`: the store's own.
+    #[must_use]
+    pub fn instant(&self) -> Option<Timestamp> {
+        self.at
+    }
+
+    /// When the caller stops waiting: what is queued then is not sent any more.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// "Now" for whoever decides in this process: the request's instant, else this process's.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.at.unwrap_or_else(Timestamp::now)
+    }
+}

@@ -1,0 +1,39 @@
+//! Rate limits that many processes share through a store they already run.
+//!
+//! ```
+//! use distributed_rate_limiter::{RateLimiter, connect};
+//! use std::time::Duration;
+//!
+//! # async fn handle() -> Result<(), Box<dyn std::error::Error>> {
+//! let limiter = RateLimiter::new(100, Duration::from_secs(60), connect("memory://")?)?;
+//! if limiter.allow("user:42").await {
+//!     // serve
+//! }
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle()).unwrap();
+//! ```
+//!
+//! Everything that decides is a [`Backend`]; [`RateLimiter`] is the front that turns a caller and its rules into
+//! requests.
+//!
+//! # Features
+//! Each adds and none takes away.
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `memory` | yes | [`Memory`], the in-process store, and `memory://` in [`connect`] |
+//! | `serde` | no | [`Quota`] in configuration, as text or as a table |
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod connect;
+
+pub use connect::{ConnectError, connect};
+pub use limiter_core::{
+    Algorithm, Backend, BackendError, Caller, Check, Decision, Effect, Error, ErrorKind, Keyspace, NameError,
+    OnError, Origin, Placement, Quota, QuotaBuilder, QuotaError, QuotaParseError, RateLimiter,
+    RateLimiterBuilder, Request, RequestError, Rule, Scope, Shard, StorageKey, Timestamp, TimestampError,
+    Verdict, algorithm,
+};
+#[cfg(feature = "memory")]
+pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};
