@@ -1,0 +1,85 @@
+//! What a decision allocates: nothing, apart from the growth of a log and of the store.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[path = "common/key.rs"]
+mod key;
+#[path = "common/now_or_never.rs"]
+mod now_or_never;
+
+use allocation_counter::measure;
+use key::Key;
+use limiter_core::{Algorithm, Backend, Check, Keyspace, Memory, Quota, RateLimiter, Request, Rule};
+use now_or_never::now_or_never;
+use std::hint::black_box;
+
+const START: u64 = 1_795_465_002_435_613;
+
+/// An integer number of microseconds per permit, and one with a remainder.
+fn quotas(algorithm: Algorithm) -> [Quota; 2] {
+    ["100/s", "7/13s"].map(|text| format!("{text} {algorithm}").parse().unwrap())
+}
+
+#[test]
+fn a_step_allocates_nothing() {
+    for quota in Algorithm::ALL.into_iter().flat_map(quotas) {
+        let mut key = Key::default();
+        // A log grows until it holds a window's admissions, and then no more.
+        let mut at = |i: u64| black_box(key.step(&quota, 1, START + i * 20_000)).allowed;
+        let warm = (0..2_000).filter(|i| at(*i)).count();
+        let counted = measure(|| assert!((2_000..4_000).any(&mut at)));
+        assert_eq!((counted.count_total, warm > 0), (0, true), "{quota}");
+    }
+}
+
+#[test]
+fn a_decision_on_a_known_key_allocates_nothing() {
+    for quota in Algorithm::ALL.into_iter().flat_map(quotas) {
+        let memory = Memory::new();
+        let keyspace = Keyspace::new("test", "allocation", quota.algorithm()).unwrap();
+        let decide = || {
+            let request = Request::one(Check { key: keyspace.key(b"user:42"), quota, cost: 1 }).unwrap();
+            memory.decide_now(&request).unwrap().unwrap().allowed()
+        };
+        assert!(decide());
+        let counted = measure(|| assert!((0..1_000).any(|_| !decide())));
+        // The log of the hundred that are admitted first.
+        let grown = if quota.algorithm() == Algorithm::SlidingLog { 8 } else { 0 };
+        assert!(counted.count_total <= grown, "{quota}: {counted:?}");
+    }
+}
+
+#[test]
+fn a_limiter_allocates_nothing_for_a_known_key() {
+    let limiter = RateLimiter::builder(Memory::new()).rule(Rule::new("user", "5/day")).build().unwrap();
+    assert!(limiter.check_now("user:42").is_some_and(|decision| decision.allowed));
+    let counted = measure(|| {
+        for _ in 0..100 {
+            let decided = now_or_never(limiter.check("user:42"));
+            assert!(decided.is_some_and(|decision| decision.is_ok()));
+            assert!(limiter.check_now("user:42").is_some());
+        }
+    });
+    assert_eq!(counted.count_total, 0);
+}
+
+/// README says "about 100 bytes"; 24-byte keys, the bucket with and without a remainder.
+#[test]
+fn a_key_of_24_bytes_takes_at_most_100() {
+    const KEYS: u64 = 100_000;
+    for quota in quotas(Algorithm::TokenBucket) {
+        let memory = Memory::new();
+        let keyspace = Keyspace::new("test", "bytes", Algorithm::TokenBucket).unwrap();
+        let counted = measure(|| {
+            for i in 0..KEYS {
+                let key = format!("user:{i:019}");
+                assert_eq!(key.len(), 24);
+                let request =
+                    Request::one(Check { key: keyspace.key(key.as_bytes()), quota, cost: 1 }).unwrap();
+                let at = limiter_core::Timestamp::from_micros(START).unwrap();
+                assert!(memory.decide_now(&request.at(at)).unwrap().unwrap().allowed());
+            }
+        });
+        let bytes = counted.bytes_current / i64::try_from(KEYS).unwrap();
+        assert!((1..=100).contains(&bytes), "{quota}: {bytes} bytes per key");
+    }
+}
