@@ -1,0 +1,157 @@
+//! The in-process store against governor's keyed limiter, as ratios within one run.
+//!
+//! Contestants take turns in an order that rotates, so that a busy machine slows all of them alike; what is
+//! compared is the median of the ratios within a repetition. Absolute numbers belong to the machine.
+
+mod bytes;
+mod contestant;
+
+use benches::{KEYS, keys, order, scarce, scarce_with_remainder};
+use contestant::{Contestant, contestants};
+use limiter_core::{Algorithm, Quota};
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+/// Odd, so that the median is one of them.
+const REPETITIONS: usize = 9;
+
+/// Decisions of a thread in one turn: some tens of milliseconds.
+const DECISIONS: usize = 300_000;
+
+/// The highest ratio that passes of a decision through `Memory` to governor's that tells as much.
+const MEMORY_TO_GOVERNOR: f64 = 1.0;
+
+/// The highest ratio that passes of `RateLimiter::check` to the same decision through `Memory`.
+const CHECK_TO_MEMORY: f64 = 1.5;
+
+struct Scenario {
+    name: &'static str,
+    keys: usize,
+    threads: usize,
+    quota: Quota,
+    /// As much, of permits that are no whole microseconds.
+    fractional: Quota,
+    /// What each contestant must answer, once its keys have been used.
+    allowed: bool,
+}
+
+/// What one contestant took for a decision, by repetition.
+struct Times {
+    name: &'static str,
+    ns: Vec<f64>,
+}
+
+impl Times {
+    /// The median of the ratios within a repetition.
+    fn ratio_to(&self, other: &Self) -> f64 {
+        median(self.ns.iter().zip(&other.ns).map(|(own, other)| own / other).collect())
+    }
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    // An everyday rate, and more at once than a run takes: the bucket fills in about an hour.
+    let plenty = [
+        Quota::per_second(2_000).burst(8_000_000).build()?,
+        Quota::new(7_000, Duration::from_millis(3_001)).burst(8_000_000).build()?,
+    ];
+    let scarce = [scarce(Algorithm::TokenBucket).build()?, scarce_with_remainder().build()?];
+    let mut passed = true;
+    for (name, keys, [quota, fractional], allowed) in [
+        ("hot key, allowed", 1, plenty, true),
+        ("100,000 keys, allowed", KEYS, plenty, true),
+        ("hot key, denied", 1, scarce, false),
+        ("100,000 keys, denied", KEYS, scarce, false),
+    ] {
+        for threads in [1, 2] {
+            let scenario = Scenario { name, keys, threads, quota, fractional, allowed };
+            passed &= report(&scenario, &measure(&scenario)?);
+        }
+    }
+    passed &= bytes::report()?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure(scenario: &Scenario) -> Result<Vec<Times>, Box<dyn Error>> {
+    let keys = keys(scenario.keys);
+    let orders: Vec<_> =
+        (1..).map(|seed| order(keys.len(), DECISIONS, seed)).take(scenario.threads).collect();
+    let contestants = contestants(scenario.quota, scenario.fractional, &keys)?;
+    for contestant in &contestants {
+        // Every key once, so that none is new in the turns, and those who deny start to.
+        contestant.run(&keys, &(0..keys.len()).collect::<Vec<_>>());
+    }
+    let mut times: Vec<_> = contestants.iter().map(|c| Times { name: c.name(), ns: Vec::new() }).collect();
+    for repetition in 0..REPETITIONS {
+        for turn in 0..contestants.len() {
+            let place = (turn + repetition) % contestants.len();
+            let (contestant, times) = (&*contestants[place], &mut times[place]);
+            let (ns, admitted) = run(contestant, &keys, &orders);
+            let expected = if scenario.allowed { scenario.threads * DECISIONS } else { 0 };
+            if admitted != expected {
+                return Err(format!("{}: {admitted} admitted, not {expected}", contestant.name()).into());
+            }
+            times.ns.push(ns);
+        }
+    }
+    Ok(times)
+}
+
+/// One turn: ns per decision, as each thread sees it on average, and how many were admitted.
+fn run(contestant: &dyn Contestant, keys: &[String], orders: &[Vec<usize>]) -> (f64, usize) {
+    let start = Barrier::new(orders.len());
+    let turn = |order: &[usize]| {
+        start.wait();
+        let began = Instant::now();
+        let admitted = contestant.run(keys, order);
+        (began.elapsed(), admitted)
+    };
+    let answers: Vec<(Duration, usize)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = orders.iter().map(|order| scope.spawn(|| turn(order))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let decisions: usize = orders.iter().map(Vec::len).sum();
+    let took: Duration = answers.iter().map(|(took, _)| *took).sum();
+    (took.as_secs_f64() * 1e9 / decisions as f64, answers.iter().map(|(_, admitted)| admitted).sum())
+}
+
+/// Prints a scenario's table; whether every floor holds. Floors are for what is admitted.
+fn report(scenario: &Scenario, times: &[Times]) -> bool {
+    let threads = if scenario.threads == 1 { "1 thread" } else { "2 threads" };
+    println!("\n{}, {threads}", scenario.name);
+    println!("  {:44} {:>7} {:>7} {:>7}", "", "ns", "best", "ratio");
+    let [governor, ..] = times else { return false };
+    for contestant in times {
+        let ratio = contestant.ratio_to(governor);
+        let best = contestant.ns.iter().copied().fold(f64::INFINITY, f64::min);
+        let ns = median(contestant.ns.clone());
+        println!("  {:44} {ns:7.1} {best:7.1} {ratio:7.2}", contestant.name);
+    }
+    if !scenario.allowed {
+        return true;
+    }
+    // One key's request is built once, as its String was; of many keys, each is built when it is needed: a
+    // hundred thousand ready made would measure the memory that they fill.
+    let memory = if scenario.keys == 1 { contestant::PREBUILT } else { contestant::MEMORY };
+    let floors = [
+        (memory, contestant::GOVERNOR_TELLS, MEMORY_TO_GOVERNOR),
+        (contestant::CHECK, contestant::MEMORY, CHECK_TO_MEMORY),
+    ];
+    let find = |name| times.iter().find(|contestant| contestant.name == name);
+    let mut passed = true;
+    for (who, to, floor) in floors {
+        let Some((who, to)) = find(who).zip(find(to)) else { return false };
+        let ratio = who.ratio_to(to);
+        let holds = ratio <= floor;
+        passed &= holds;
+        let verdict = if holds { "pass" } else { "MISSED" };
+        println!("  {} / {}: {ratio:.2}, at most {floor:.1}: {verdict}", who.name, to.name);
+    }
+    passed
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

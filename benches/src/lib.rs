@@ -1,0 +1,84 @@
+//! What the benchmarks share: quotas, keys and the order in which they come.
+
+use limiter_core::{Algorithm, Check, Keyspace, NameError, Quota, QuotaBuilder, Request, RequestError};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// How many keys the benchmarks of many keys use: more states than a core's caches hold.
+pub const KEYS: usize = 100_000;
+
+/// A quota that denies nothing in a run, of whole microseconds per permit.
+///
+/// A bucket is not full again within a second, and a window lasts one, so that the store does not forget the
+/// keys between two of their requests; only a log is short, or it would hold an entry per microsecond.
+pub const fn plenty(algorithm: Algorithm) -> QuotaBuilder {
+    let quota = match algorithm {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => Quota::per_second(1).burst(PLENTY),
+        Algorithm::FixedWindow | Algorithm::SlidingCounter => Quota::per_second(PLENTY),
+        Algorithm::SlidingLog => Quota::new(Quota::MAX_LOG_LIMIT, Duration::from_millis(1)),
+    };
+    quota.algorithm(algorithm)
+}
+
+/// A token bucket that denies nothing in a run, with a remainder of a third of a microsecond per permit.
+pub const fn plenty_with_remainder() -> QuotaBuilder {
+    Quota::new(3, Duration::from_millis(3_001)).burst(PLENTY)
+}
+
+/// A quota that denies everything in a run but a key's first request.
+pub const fn scarce(algorithm: Algorithm) -> QuotaBuilder {
+    Quota::per_day(1).algorithm(algorithm)
+}
+
+/// A token bucket that denies everything but a key's first request, with a remainder per permit.
+pub const fn scarce_with_remainder() -> QuotaBuilder {
+    Quota::per_day(7).burst(1)
+}
+
+const PLENTY: u64 = 1_000_000_000;
+
+/// Different keys of 24 bytes.
+#[must_use]
+pub fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("tenant:7/user:{i:010}")).collect()
+}
+
+/// In which order `length` requests come, as indices below `keys`: random, and the same for equal seeds.
+#[must_use]
+pub fn order(keys: usize, length: usize, seed: u64) -> Vec<usize> {
+    let mut state = seed;
+    let keys = keys as u64;
+    let next = || {
+        // SplitMix64.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % keys).unwrap_or(0)
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// The keyspace of the benchmarks under an algorithm.
+///
+/// # Errors
+/// None: the names are short.
+pub fn keyspace(algorithm: Algorithm) -> Result<Keyspace, NameError> {
+    Keyspace::new("bench", "per-user", algorithm)
+}
+
+/// A request of one permit for a key.
+///
+/// # Errors
+/// The keyspace is another algorithm's than the quota.
+pub fn request(keyspace: Keyspace, key: &str, quota: Quota) -> Result<Request, RequestError> {
+    Request::one(Check { key: keyspace.key(key.as_bytes()), quota, cost: 1 })
+}
+
+/// The output of a future that is ready when it is first polled.
+pub fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
