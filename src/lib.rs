@@ -37,3 +37,8 @@ pub use limiter_core::{
 };
 #[cfg(feature = "memory")]
 pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};
+
+/// The examples of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
