@@ -156,7 +156,8 @@ impl RateLimiter {
     }
 
     /// Whether the caller may go ahead, at cost 1. Never an error: without an answer from the store it is as
-    /// [`OnError`] says (by default `true`); a caller without a part that a rule counts by is denied.
+    /// [`OnError`] says (by default `true`). What is not the store's doing is denied: a caller without a part
+    /// that a rule counts by, and a quota chosen for it that the store cannot keep.
     ///
     /// # Cancel safety
     /// As [`check`](Self::check).
@@ -243,6 +244,9 @@ impl RateLimiter {
     /// [`Error::WaitTooLong`]; [`Error::NoRuntime`] outside a tokio runtime, where there is something to wait
     /// for; else as [`check`](Self::check).
     ///
+    /// # Panics
+    /// There is something to wait for, in a tokio runtime that was built without timers.
+    ///
     /// # Cancel safety
     /// Dropping the future while it waits for `retry_after` takes nothing; while it waits for its turn, it
     /// leaves the permit taken.
@@ -259,6 +263,7 @@ impl RateLimiter {
             if turn > left() {
                 return Err(Error::WaitTooLong { wait: Some(turn), max: max_wait });
             }
+            can_wait(turn)?;
             let decision = self.check(caller.clone()).await?;
             let wait = if decision.allowed { Some(decision.delay) } else { decision.retry_after };
             match wait {
@@ -442,12 +447,19 @@ fn unanswered(backend: &'static str) -> Error {
 }
 
 async fn pause(wait: Duration) -> Result<(), Error> {
-    if wait.is_zero() {
-        return Ok(());
+    can_wait(wait)?;
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
     }
-    tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
-    tokio::time::sleep(wait).await;
     Ok(())
+}
+
+fn can_wait(wait: Duration) -> Result<(), Error> {
+    if wait.is_zero() || tokio::runtime::Handle::try_current().is_ok() {
+        Ok(())
+    } else {
+        Err(Error::NoRuntime)
+    }
 }
 
 impl fmt::Debug for RateLimiter {

@@ -12,7 +12,7 @@ use crate::request::{Check, Request};
 use crate::time::Timestamp;
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
-use shard::{Shard, Visit};
+use shard::{LogRoom, Shard, Visit};
 use smallvec::SmallVec;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ use table::Name;
 /// is as if never used. When all room is taken by live states, none is forgotten: new keys share a fixed set
 /// of overflow states, 16 per part, rule and quota, chosen by a hash with a secret seed. A shared state is
 /// stricter than an own one and never looser, and a key that gets its own slot later takes a copy along. So
-/// a flood of made-up keys cannot free a key that is used up.
+/// a flood of made-up keys cannot free a key that is used up. Checks of one request that may share a state are
+/// decided as their sum. A rule's new quota has new shared states.
 ///
 /// # Time
 /// [`Timestamp::now`], which never steps; [`Request::instant`] where it is given.
@@ -54,6 +55,7 @@ pub struct Memory {
 struct Inner {
     hasher: ahash::RandomState,
     shards: Box<[Mutex<Shard>]>,
+    logs: Arc<LogRoom>,
     virtual_expiry: Duration,
     /// Until when, on this process's clock, states of virtual time may be live whatever the clock says.
     virtual_until: AtomicU64,
@@ -65,6 +67,7 @@ struct Inner {
 pub struct MemoryBuilder {
     max_keys: NonZeroUsize,
     log_entries: usize,
+    grace: Duration,
     virtual_expiry: Duration,
 }
 
@@ -99,6 +102,7 @@ impl Memory {
         MemoryBuilder {
             max_keys: MILLION,
             log_entries: 8 * MILLION.get(),
+            grace: Duration::from_secs(1),
             virtual_expiry: Duration::from_secs(3_600),
         }
     }
@@ -106,14 +110,11 @@ impl Memory {
     /// What it holds now.
     #[must_use]
     pub fn usage(&self) -> MemoryUsage {
-        self.inner.shards.iter().map(|shard| shard.lock().usage()).fold(
-            MemoryUsage::default(),
-            |sum, usage| MemoryUsage {
-                keys: sum.keys + usage.keys,
-                shared_states: sum.shared_states + usage.shared_states,
-                log_entries: sum.log_entries + usage.log_entries,
-            },
-        )
+        let empty = MemoryUsage { log_entries: self.inner.logs.used(), ..MemoryUsage::default() };
+        self.inner.shards.iter().fold(empty, |sum, shard| {
+            let (keys, shared_states) = shard.lock().len();
+            MemoryUsage { keys: sum.keys + keys, shared_states: sum.shared_states + shared_states, ..sum }
+        })
     }
 }
 
@@ -131,10 +132,18 @@ impl MemoryBuilder {
         self
     }
 
-    /// The most entries that all sliding window logs hold together, beyond one per key. When they are used
-    /// up, a log that grows joins its two newest entries at the newer instant, which is stricter.
+    /// The most entries that all sliding window logs hold together, beyond one per key; what a log has reserved
+    /// may be four times what it holds. When they are used up, a log that grows joins its two newest entries at
+    /// the newer instant, which is stricter.
     pub const fn log_entries(mut self, entries: usize) -> Self {
         self.log_entries = entries;
+        self
+    }
+
+    /// For how long a state is kept once it is as if never used, so that dropping it changes no answer of
+    /// whoever read the clock before; a second by default.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
         self
     }
 
@@ -154,12 +163,13 @@ impl MemoryBuilder {
         let wanted = (keys / KEYS_PER_SHARD).clamp(1, MAX_SHARDS);
         let shards = 1 << wanted.ilog2();
         let hasher = ahash::RandomState::new();
-        let shard = || {
-            Mutex::new(Shard::new(keys.div_ceil(shards), self.log_entries.div_ceil(shards), hasher.clone()))
-        };
+        let logs = Arc::new(LogRoom::new(self.log_entries));
+        let grace = u64::try_from(self.grace.as_micros()).unwrap_or(u64::MAX);
+        let shard = || Mutex::new(Shard::new(keys / shards, Arc::clone(&logs), grace, hasher.clone()));
         Memory {
             inner: Arc::new(Inner {
                 shards: std::iter::repeat_with(shard).take(shards).collect(),
+                logs,
                 hasher,
                 virtual_expiry: self.virtual_expiry,
                 virtual_until: AtomicU64::new(0),
@@ -201,8 +211,9 @@ impl Inner {
             .map(|(i, visit)| {
                 let shard = &mut locked[place(visit)];
                 let here = visits[..i].iter().filter(|earlier| index(earlier) == index(visit));
-                let joint =
-                    here.filter(|earlier| shard.would_share(earlier, visit)).map(|earlier| earlier.cost);
+                let joint = here
+                    .filter(|earlier| shard.may_share(earlier, visit, visits.len()))
+                    .map(|earlier| earlier.cost);
                 let joint = joint.fold(0, u64::saturating_add);
                 shard.preview(visit, joint)
             })
@@ -252,7 +263,8 @@ impl Inner {
         }
         let message =
             format!("{shared} of {} keys share an overflow state, which was left as it is", keys.len());
-        Err(BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, NAME, "reset", message))
+        let effect = if shared == keys.len() { Effect::NotApplied } else { Effect::Unknown };
+        Err(BackendError::new(ErrorKind::Unexpected, effect, NAME, "reset", message))
     }
 }
 
@@ -277,7 +289,8 @@ impl Backend for Memory {
         Ok(())
     }
 
-    /// Forgets these keys. A key that shares an overflow state keeps it, and the error says so.
+    /// Forgets these keys. One without a state of its own may share an overflow state, which is left as it is,
+    /// and the error says so.
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
         self.inner.reset(keys)
     }

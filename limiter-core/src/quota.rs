@@ -340,7 +340,8 @@ impl QuotaBuilder {
         }
         match self.algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => self.build_bucket(window),
-            Algorithm::FixedWindow => self.build_window(window, EXACT - 1),
+            // A count and a cost are added, each at most the limit.
+            Algorithm::FixedWindow => self.build_window(window, (EXACT - 1) / 2),
             Algorithm::SlidingLog => self.build_window(window, Quota::MAX_LOG_LIMIT),
             Algorithm::SlidingCounter => self.build_window(window, (EXACT - 1) / (window / 1_000)),
         }

@@ -181,6 +181,17 @@ fn a_bucket_does_not_drift() {
     }
 }
 
+/// A bucket that is two fillings ahead counts, and one microsecond further it does not.
+#[test]
+fn a_bucket_further_ahead_than_two_fillings_counts_as_absent() {
+    let (large, small): (Quota, Quota) = ("1/s burst 4".parse().unwrap(), "1/s burst 2".parse().unwrap());
+    let mut key = Key::default();
+    assert!(key.step(&large, 4, START).allowed);
+    let denied = key.clone().step(&small, 1, START);
+    assert_eq!((denied.allowed, denied.retry_after.map(micros)), (false, Some(3_000_000)));
+    assert!(key.step(&small, 1, START - 1).allowed);
+}
+
 /// The worst case that the counter's documentation names: a burst at a window's end, then greedy.
 #[test]
 fn a_sliding_counter_admits_just_under_twice_its_limit() {

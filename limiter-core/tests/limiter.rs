@@ -206,6 +206,13 @@ async fn the_binding_rule_speaks_for_all() {
     );
     let denied = limiter.check("a").await.unwrap();
     assert_eq!((denied.limit, denied.retry_after), (2, Some(Duration::from_secs(5))), "the longest wait");
+    let wide_first =
+        RateLimiter::builder(Memory::new()).rule(Rule::new("wide", "100/s")).rule(Rule::new("narrow", "5/s"));
+    assert_eq!(
+        Clock::default().limiter(wide_first).check("a").await.unwrap().limit,
+        5,
+        "the least share left"
+    );
     let never = limiter.check_n("a", 2).await.unwrap();
     assert_eq!((never.limit, never.retry_after), (1, None), "no wait helps");
 }
@@ -346,12 +353,12 @@ async fn acquire_waits_for_its_turn_in_a_leaky_bucket() {
 #[tokio::test(start_paused = true)]
 async fn acquire_gives_up_at_once_when_the_wait_is_too_long() {
     for quota in
-        ["1/s", "1/s burst 3 leaky-bucket", "1/s fixed-window", "1/s sliding-log", "1/s sliding-counter"]
+        ["1/s", "1/s burst 9 leaky-bucket", "1/s fixed-window", "1/s sliding-log", "1/s sliding-counter"]
     {
         let limiter = paused(one_rule(quota));
         let start = tokio::time::Instant::now();
         for _ in 0..3 {
-            // The leaky bucket queues three; the others admit one.
+            // The leaky bucket queues three, and has room for more; the others admit one.
             let _: Decision = limiter.check("a").await.unwrap();
         }
         let left = limiter.peek("a").await.unwrap().remaining;
@@ -380,6 +387,13 @@ fn acquire_outside_a_runtime_is_an_error() {
     let acquire = || now_or_never(limiter.acquire("a", Duration::MAX));
     assert!(acquire().is_some_and(|result| result.is_ok()));
     assert!(acquire().is_some_and(|result| matches!(result, Err(Error::NoRuntime))));
+
+    let queue = one_rule("1/day burst 9 leaky-bucket").build().unwrap();
+    assert!(queue.check_now("a").is_some_and(|decision| decision.allowed));
+    let waiting = now_or_never(queue.acquire("a", Duration::MAX));
+    assert!(waiting.is_some_and(|result| matches!(result, Err(Error::NoRuntime))));
+    let left = now_or_never(queue.peek("a")).unwrap().unwrap().remaining;
+    assert_eq!(left, 8, "no permit was taken");
 }
 
 #[test]

@@ -46,9 +46,10 @@ fn one(memory: &Memory, name: &str, quota: Quota, cost: u64, now: u64) -> Decisi
     ask(memory, &request).decisions()[0]
 }
 
-/// Room for so many keys, in one part, and no memory of virtual time.
+/// Room for so many keys, in one part; what is reset is dropped whatever clock says so.
 fn small(keys: usize) -> Memory {
-    Memory::builder().max_keys(NonZeroUsize::new(keys).unwrap()).virtual_expiry(Duration::ZERO).build()
+    let builder = Memory::builder().max_keys(NonZeroUsize::new(keys).unwrap());
+    builder.grace(Duration::ZERO).virtual_expiry(Duration::ZERO).build()
 }
 
 /// What the definition of a request says, on reference keys.
@@ -203,6 +204,33 @@ fn at_capacity_newcomers_share_and_are_never_looser() {
     }
 }
 
+/// A shared state is used by all who share it, at any cost: there are never more than sixteen.
+#[test]
+fn newcomers_take_from_the_same_shared_states() {
+    let memory = small(1);
+    let quota: Quota = "10/day sliding-log".parse().unwrap();
+    assert!(one(&memory, "own", quota, 1, START).allowed);
+    let admitted = (0..1_000).filter(|i| one(&memory, &format!("{i}"), quota, 1, START).allowed).count();
+    let shared = memory.usage().shared_states;
+    assert_eq!((admitted, shared), (shared * 10, 16));
+    assert_eq!(memory.usage().log_entries, 0, "at one instant, one entry each");
+}
+
+/// The first checks take the last room, and the others then share: decided as their sum all the same.
+#[test]
+fn a_request_at_the_edge_of_the_capacity_is_all_or_nothing() {
+    let quota: Quota = "1/hour".parse().unwrap();
+    for round in 0..400 {
+        let memory = small(1 + round % 4);
+        let names: Vec<String> = (0..5).map(|i| format!("{round} {i}")).collect();
+        let checks = names.iter().map(|name| check(name, quota, 1));
+        let verdict = ask(&memory, &Request::new(checks).unwrap().at(at(START)));
+        let taken = names.iter().filter(|name| one(&memory, name, quota, 0, START).remaining == 0).count();
+        let expected = if verdict.allowed() { 5 } else { 0 };
+        assert_eq!(taken, expected, "round {round}: {verdict:?}");
+    }
+}
+
 #[test]
 fn an_overflow_state_belongs_to_one_rule_algorithm_and_quota() {
     let memory = small(1);
@@ -263,9 +291,35 @@ fn resetting_forgets_the_key_and_says_so_where_it_cannot() {
     assert!(error.to_string().contains("1 of 1 keys share an overflow state"), "{error}");
     assert!(!one(&memory, "newcomer", quota, 1, START).allowed);
 
+    // Its own state is reset, and it does not go on from one that it could share.
+    for i in 0..200 {
+        let _: Decision = one(&memory, &format!("flood {i}"), quota, 1, START);
+    }
+    assert_eq!(memory.usage().shared_states, 16);
     assert!(reset("own").is_ok());
-    assert!(reset("own").is_ok_and(|()| memory.usage().keys == 0), "safe to repeat");
+    assert!(reset("own").is_ok(), "safe to repeat");
     assert!(one(&memory, "own", quota, 1, START).allowed);
+
+    let key = [key(Algorithm::TokenBucket, "own"), key(Algorithm::TokenBucket, "newcomer")];
+    let error = now_or_never(memory.reset(&key)).unwrap().unwrap_err();
+    assert_eq!(error.effect(), Effect::Unknown, "one of the two was reset");
+    assert!(!error.is_outage());
+}
+
+#[test]
+fn a_reset_state_is_kept_for_the_grace_period() {
+    let builder = Memory::builder().max_keys(NonZeroUsize::new(64).unwrap());
+    let memory = builder.grace(Duration::from_secs(5)).virtual_expiry(Duration::ZERO).build();
+    let quota: Quota = "1/s fixed-window".parse().unwrap();
+    let end = START - START % 1_000_000 + 1_000_000;
+    for i in 0..64 {
+        assert!(one(&memory, &format!("{i}"), quota, 1, START).allowed);
+    }
+    assert!(one(&memory, "newcomer", quota, 1, end + 4_999_999).allowed);
+    assert_eq!((memory.usage().keys, memory.usage().shared_states), (64, 1));
+    assert!(!one(&memory, "0", quota, 1, START).allowed, "dropped within the grace period");
+    assert!(one(&memory, "another", quota, 1, end + 5_001_000).allowed);
+    assert_eq!(memory.usage().keys, 1);
 }
 
 #[test]

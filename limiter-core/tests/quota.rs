@@ -30,8 +30,8 @@ fn a_refusal_names_the_value_and_the_bound() {
             "burst 2 on fixed-window, which has none: only token-bucket and leaky-bucket do",
         ),
         (
-            windows(1 << 53, Algorithm::FixedWindow),
-            "limit 9007199254740992 on fixed-window is above 9007199254740991, the highest for this window",
+            windows(1 << 52, Algorithm::FixedWindow),
+            "limit 4503599627370496 on fixed-window is above 4503599627370495, the highest for this window",
         ),
         (
             windows(100_001, Algorithm::SlidingLog),
@@ -66,7 +66,7 @@ fn nothing_else_is_refused() {
         Quota::per_day(1_000_003),
         Quota::new(1, Quota::MAX_WINDOW - Duration::from_micros(624)),
         Quota::new(1, Duration::from_millis(1)),
-        Quota::per_second((1 << 53) - 1).algorithm(Algorithm::FixedWindow),
+        Quota::per_second((1 << 52) - 1).algorithm(Algorithm::FixedWindow),
         Quota::per_second(9_007_199_254_740).algorithm(Algorithm::SlidingCounter),
         Quota::per_second(100_000).algorithm(Algorithm::SlidingLog),
         Quota::per_second(94_906_265).burst(94_906_264),
@@ -117,6 +117,7 @@ fn text_that_is_no_quota_is_told_why() {
         ("10/10", "\"\" is no unit of time"),
         ("1.5/s", "the limit is not followed by"),
         ("10/s burst", "\"burst\" is not followed by a number"),
+        ("10/s burst +5", "\"+5\" is no whole number"),
         ("10/s burst 1 burst 2", "\"burst\" says a second time"),
         ("10/s gcra", "\"gcra\" is no algorithm: token-bucket, leaky-bucket,"),
         ("10/s sliding-log sliding-log", "\"sliding-log\" says a second time"),

@@ -44,8 +44,7 @@ impl Step for FixedWindow {
         let window = quota.window_micros();
         let deciding = not_before(state.start, now, window).unwrap_or(now.as_micros());
         let start = window_start(deciding, window);
-        let count =
-            if window_start(state.start, window) == start { state.count.min(quota.limit()) } else { 0 };
+        let count = if window_start(state.start, window) == start { state.count } else { 0 };
         WindowReading { start, count }
     }
 

@@ -41,7 +41,7 @@ struct Entry {
 }
 
 /// Room for so many entries is never given back: a log that comes and goes does not allocate each time.
-const LEAST_ROOM: usize = 16;
+const LEAST_ROOM: usize = 4;
 
 impl Log {
     /// How many instants are kept.

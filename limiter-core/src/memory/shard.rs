@@ -1,11 +1,12 @@
 //! One independently locked part of the store.
 
-use super::MemoryUsage;
 use super::table::{Name, Slot, Stored, Tables};
-use crate::algorithm::{Algorithm, FixedWindow, LeakyBucket, SlidingCounter, SlidingLog, TokenBucket};
+use crate::algorithm::{Algorithm, FixedWindow, LeakyBucket, Log, SlidingCounter, SlidingLog, TokenBucket};
 use crate::decision::Decision;
 use crate::quota::Quota;
 use crate::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One check, on its way through a shard.
 #[derive(Clone, Copy)]
@@ -24,7 +25,9 @@ pub(super) struct Shard {
     own: Tables,
     shared: Tables,
     capacity: usize,
-    logs: LogRoom,
+    logs: Arc<LogRoom>,
+    /// For how long a state is kept once it is reset, in us.
+    grace: u64,
     /// The number of keys from which on the next newcomer looks for states to drop, ...
     sweep_at: usize,
     /// ... and the instant.
@@ -32,9 +35,9 @@ pub(super) struct Shard {
     hasher: ahash::RandomState,
 }
 
-/// Entries of logs, beyond one per log.
-struct LogRoom {
-    used: usize,
+/// Entries of all the store's logs, beyond one per log.
+pub(super) struct LogRoom {
+    used: AtomicUsize,
     max: usize,
 }
 
@@ -76,12 +79,13 @@ macro_rules! with_algorithm {
 }
 
 impl Shard {
-    pub(super) fn new(capacity: usize, log_entries: usize, hasher: ahash::RandomState) -> Self {
+    pub(super) fn new(capacity: usize, logs: Arc<LogRoom>, grace: u64, hasher: ahash::RandomState) -> Self {
         Self {
             own: Tables::default(),
             shared: Tables::default(),
             capacity,
-            logs: LogRoom { used: 0, max: log_entries },
+            logs,
+            grace,
             sweep_at: FEW_KEYS.min(capacity),
             next_sweep: 0,
             hasher,
@@ -100,32 +104,40 @@ impl Shard {
         with_algorithm!(visit.quota.algorithm(), A => self.preview_by::<A>(visit, earlier))
     }
 
-    /// Whether two visits, neither with a state of its own, would take from one shared state.
-    pub(super) fn would_share(&mut self, a: &Visit<'_>, b: &Visit<'_>) -> bool {
+    /// Whether two visits of a request of so many `checks` may take from one shared state: neither has its own,
+    /// and there may not be room for all.
+    pub(super) fn may_share(&mut self, a: &Visit<'_>, b: &Visit<'_>, checks: usize) -> bool {
         let newcomer = |shard: &mut Self, v: &Visit<'_>| !shard.has_own(v.name, v.hash);
         a.shared_name().as_name() == b.shared_name().as_name()
-            && self.own.len() >= self.capacity
+            && self.own.len().saturating_add(checks) > self.capacity
             && newcomer(self, a)
             && newcomer(self, b)
     }
 
     /// Forgets a key; whether it is so, which it is not for one that may live on in an overflow state.
     pub(super) fn reset(&mut self, name: Name<'_>, hash: u64) -> bool {
-        with_algorithm!(name.keyspace.algorithm(), A => {
-            match A::table(&mut self.own).remove(name, hash) {
-                Some(slot) => {
-                    self.logs.used -= A::weight(slot.state());
-                    true
-                }
-                None => !A::table(&mut self.shared).names().any(|shared| {
-                    shared.keyspace == name.keyspace && shared.bytes.last() == Some(&shared_index(hash))
-                }),
-            }
-        })
+        with_algorithm!(name.keyspace.algorithm(), A => self.reset_by::<A>(name, hash))
     }
 
-    pub(super) fn usage(&self) -> MemoryUsage {
-        MemoryUsage { keys: self.own.len(), shared_states: self.shared.len(), log_entries: self.logs.used }
+    fn reset_by<A: Stored>(&mut self, name: Name<'_>, hash: u64) -> bool {
+        let shares = A::table(&mut self.shared).names().any(|shared| {
+            shared.keyspace == name.keyspace && shared.bytes.last() == Some(&shared_index(hash))
+        });
+        let own = A::table(&mut self.own);
+        let Some(slot) = own.find(name, hash) else { return !shares };
+        self.logs.count::<A>(slot.state(), &A::State::default());
+        if shares {
+            // Without a slot of its own it would go on from the shared state.
+            *slot = A::Slot::new(A::State::default(), 0);
+        } else {
+            own.remove(name, hash);
+        }
+        true
+    }
+
+    /// How many states there are, own and shared.
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.own.len(), self.shared.len())
     }
 
     fn has_own(&mut self, name: Name<'_>, hash: u64) -> bool {
@@ -141,26 +153,25 @@ impl Shard {
     }
 
     /// A key without a state of its own goes on from the state that it may have shared, and gets its own if
-    /// there is room.
+    /// there is room. What is not admitted copies nothing.
     #[cold]
     #[inline(never)]
     fn decide_newcomer<A: Stored>(&mut self, visit: &Visit<'_>) -> Decision {
+        let decision = self.preview_by::<A>(visit, 0);
+        if !decision.allowed || visit.cost == 0 {
+            return decision;
+        }
         let has_room = self.has_room(visit);
         let shared_name = visit.shared_name();
         let shared_hash = self.hasher.hash_one(shared_name.as_name());
-        let shared = A::table(&mut self.shared).find(shared_name.as_name(), shared_hash);
-        let copy = match shared {
+        let copy = match A::table(&mut self.shared).find(shared_name.as_name(), shared_hash) {
             Some(slot) if !has_room => return self.logs.step::<A>(slot, visit),
             Some(slot) => slot.state().clone(),
             None => A::State::default(),
         };
         let mut slot = A::Slot::new(copy, 0);
-        self.logs.used += A::weight(slot.state());
+        self.logs.count::<A>(&A::State::default(), slot.state());
         let decision = self.logs.step::<A>(&mut slot, visit);
-        if !decision.allowed || visit.cost == 0 {
-            self.logs.used -= A::weight(slot.state());
-            return decision;
-        }
         let hasher = |name: Name<'_>| self.hasher.hash_one(name);
         if has_room {
             A::table(&mut self.own).insert(visit.name, visit.hash, slot, hasher);
@@ -191,9 +202,10 @@ impl Shard {
         let now = visit.now.as_micros();
         if self.own.len() >= self.sweep_at && visit.may_drop && now >= self.next_sweep {
             let hasher = |name: Name<'_>| self.hasher.hash_one(name);
-            let used = &mut self.logs.used;
-            self.own.sweep(now, hasher, |weight| *used -= weight);
-            self.shared.sweep(now, hasher, |weight| *used -= weight);
+            let forgotten = |log: &Log| self.logs.count::<SlidingLog>(log, &Log::default());
+            let reset_by = now.saturating_sub(self.grace);
+            self.own.sweep(reset_by, hasher, forgotten);
+            self.shared.sweep(reset_by, hasher, forgotten);
             let keys = self.own.len();
             self.sweep_at = (2 * keys).max(FEW_KEYS).min(self.capacity);
             self.next_sweep = now.saturating_add(SWEEP_PAUSE.saturating_mul(keys as u64));
@@ -203,20 +215,45 @@ impl Shard {
 }
 
 impl LogRoom {
+    pub(super) fn new(max: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max }
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// A step on a slot whose weight is counted.
     #[inline]
-    fn step<A: Stored>(&mut self, slot: &mut A::Slot, visit: &Visit<'_>) -> Decision {
+    fn step<A: Stored>(&self, slot: &mut A::Slot, visit: &Visit<'_>) -> Decision {
         let before = A::weight(slot.state());
         let decision = A::step(slot.state_mut(), visit.quota, visit.cost, visit.now);
         if decision.allowed && visit.cost > 0 {
-            slot.set_reset_at((visit.now + decision.reset_after).as_micros());
-            self.used = self.used - before + A::weight(slot.state());
-            while self.used > self.max && A::weight(slot.state()) > 0 {
-                A::coarsen(slot.state_mut());
-                self.used -= 1;
+            let reset_after = u64::try_from(decision.reset_after.as_micros()).unwrap_or(u64::MAX);
+            slot.set_reset_at(visit.now.as_micros().saturating_add(reset_after));
+            let after = A::weight(slot.state());
+            if after != before {
+                self.changed(before, after);
+                while self.used() > self.max && A::weight(slot.state()) > 0 {
+                    A::coarsen(slot.state_mut());
+                    self.changed(1, 0);
+                }
             }
         }
         decision
+    }
+
+    /// Counts a state that has taken another's place.
+    fn count<A: Stored>(&self, before: &A::State, after: &A::State) {
+        self.changed(A::weight(before), A::weight(after));
+    }
+
+    fn changed(&self, before: usize, after: usize) {
+        if after >= before {
+            self.used.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(before - after, Ordering::Relaxed);
+        }
     }
 }
 

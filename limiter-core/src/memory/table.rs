@@ -152,17 +152,17 @@ impl Tables {
         self.buckets.len() + self.windows.len() + self.counters.len() + self.logs.len()
     }
 
-    /// Drops what is reset by `now`; `forgotten` is told each log's weight.
+    /// Drops what is reset by `now`; `forgotten` is told each log.
     pub(super) fn sweep(
         &mut self,
         now: u64,
         hasher: impl Fn(Name<'_>) -> u64 + Copy,
-        mut forgotten: impl FnMut(usize),
+        forgotten: impl Fn(&Log),
     ) {
         self.buckets.sweep(now, hasher, |_| {});
         self.windows.sweep(now, hasher, |_| {});
         self.counters.sweep(now, hasher, |_| {});
-        self.logs.sweep(now, hasher, |log| forgotten(SlidingLog::weight(log.state())));
+        self.logs.sweep(now, hasher, |log| forgotten(log.state()));
     }
 }
 

@@ -122,6 +122,9 @@ fn number(digits: &str) -> Result<u64, String> {
     if digits.is_empty() {
         return Err("the limit is missing".to_owned());
     }
+    if digits.contains(|c: char| !c.is_ascii_digit()) {
+        return Err(format!("{digits:?} is no whole number"));
+    }
     digits.parse().map_err(|e| format!("{digits:?}: {e}"))
 }
 
