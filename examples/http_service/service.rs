@@ -180,7 +180,7 @@ fn client_of(request: &Request) -> Vec<u8> {
 
 /// Whom an address stands for: a host is given a whole /64 of IPv6 addresses, and could use a new one for
 /// each request.
-fn network(peer: IpAddr) -> IpAddr {
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
         v4 => v4,

@@ -2,7 +2,7 @@
 
 use crate::args::Flags;
 use crate::service::fields::{Policy, limit_field, policy_field, retry_after};
-use crate::service::{CLIENT, QUOTAS, Quotas, Service, limiter, router};
+use crate::service::{CLIENT, QUOTAS, Quotas, Service, limiter, network, router};
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request as HttpRequest, Response, StatusCode};
@@ -16,6 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 const SECOND: u64 = 1_000_000;
@@ -98,6 +99,16 @@ fn retry_after_is_rounded_up_to_at_least_a_second() {
     assert_eq!(wait("1 per 2s", 1), Some(2));
     assert_eq!(wait("1 per 2s", SECOND), Some(1));
     assert_eq!(wait("1 per 2001ms", 0), Some(3));
+}
+
+#[test]
+fn retry_after_is_a_second_even_where_a_store_says_none_is_needed() {
+    let quota: Quota = "1/second".parse().unwrap();
+    let mut state = Default::default();
+    let now = Timestamp::from_micros(SECOND).unwrap();
+    let [_, mut denied] = [(); 2].map(|()| TokenBucket::step(&mut state, &quota, 1, now));
+    denied.retry_after = Some(Duration::ZERO);
+    assert_eq!(retry_after(&Verdict::one(denied)), Some(1));
 }
 
 #[test]
@@ -232,12 +243,23 @@ async fn a_name_that_is_an_address_is_not_the_peer() {
     assert_eq!(service.status("/", None).await, 200);
 }
 
+#[test]
+fn the_addresses_that_one_host_can_choose_are_one() {
+    let of = |ip: &str| network(ip.parse().unwrap()).to_string();
+    assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
+    assert_eq!([of("192.0.2.7"), of("::ffff:192.0.2.7")], ["192.0.2.7", "192.0.2.7"]);
+}
+
 #[tokio::test]
 async fn made_up_paths_share_a_limit_and_so_do_the_values_in_a_route() {
     let (service, _) = tiny().await;
     let mut statuses = Vec::new();
-    for path in ["/x1", "/x2", "/x3", "/items/1", "/items/2", "/items/3"] {
-        statuses.push(service.status(path, None).await);
+    // Two clients: one would meet its own rule, and hide whether the endpoint's holds.
+    for (client, paths) in [("a", ["/x1", "/x2", "/x3"]), ("b", ["/items/1", "/items/2", "/items/3"])] {
+        for path in paths {
+            statuses.push(service.status(path, Some(client)).await);
+        }
     }
     assert_eq!(statuses, [404, 404, 429, 200, 200, 429]);
 }

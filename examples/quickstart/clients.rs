@@ -118,7 +118,7 @@ pub(crate) async fn play(script: Script, stage: Arc<Stage>, end: Instant) -> Tal
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut turn = 0;
             while ticks.tick().await < end && Instant::now() < end {
-                tally.add(&stage, pair(&http, &stage, script, turn).await);
+                tally.add(&stage, next(&http, &stage, script, turn).await);
                 turn += 1;
             }
         }
@@ -129,7 +129,7 @@ pub(crate) async fn play(script: Script, stage: Arc<Stage>, end: Instant) -> Tal
                 let mut burst = JoinSet::new();
                 for turn in 0..size {
                     let (http, stage) = (http.clone(), Arc::clone(&stage));
-                    burst.spawn(async move { pair(&http, &stage, script, turn).await });
+                    burst.spawn(async move { next(&http, &stage, script, turn).await });
                 }
                 while let Some(answer) = burst.join_next().await {
                     tally.add(&stage, answer.unwrap_or_else(|error| Err(error.to_string())));
@@ -142,7 +142,7 @@ pub(crate) async fn play(script: Script, stage: Arc<Stage>, end: Instant) -> Tal
                 if Instant::now() >= end {
                     break;
                 }
-                let wait = tally.add(&stage, pair(&http, &stage, script, turn).await);
+                let wait = tally.add(&stage, next(&http, &stage, script, turn).await);
                 tally.denied_after_wait += u64::from(waited && wait.is_some());
                 waited = wait.is_some();
                 if let Some(wait) = wait {
@@ -155,33 +155,33 @@ pub(crate) async fn play(script: Script, stage: Arc<Stage>, end: Instant) -> Tal
             }
         }
     }
-    tally.to = Timestamp::now();
     tally
 }
 
-/// One that invents a name for each request, over several connections, as fast as they go: the rules per
-/// client never see it twice.
-pub(crate) async fn invent_names(requests: usize, stage: Arc<Stage>) -> Tally {
-    const CONNECTIONS: usize = 8;
+/// One that invents a name for each request, as fast as they are answered: the rules per client never see it
+/// twice. With each it asks `/unlimited` too, in alternating order, and measures both.
+///
+/// Measured here, where nothing pauses: a request after a pause finds caches and threads asleep, which costs
+/// far more than a decision and would be blamed on whichever route came first.
+pub(crate) async fn invent_names(requests: usize, stage: &Stage) -> Tally {
+    let http = http();
     let mut tally = Tally::new();
-    let mut lanes = JoinSet::new();
-    for lane in 0..CONNECTIONS {
-        let (http, stage) = (http(), Arc::clone(&stage));
-        lanes.spawn(async move {
-            let mut answers = Vec::new();
-            for turn in (lane..requests).step_by(CONNECTIONS) {
-                let answer = ask(&http, &stage, "/", &format!("made-up-{turn}")).await;
-                answers.push(answer.map(|(answer, _)| answer));
+    for turn in 0..requests {
+        let name = format!("made-up-{turn}");
+        let paths = if turn.is_multiple_of(2) { ["/", "/unlimited"] } else { ["/unlimited", "/"] };
+        for path in paths {
+            let answer = ask(&http, stage, path, &name).await;
+            let latency = if path == "/" { &stage.limited } else { &stage.unlimited };
+            if let Ok((_, took)) = &answer {
+                latency.record(*took);
             }
-            answers
-        });
-    }
-    while let Some(answers) = lanes.join_next().await {
-        for answer in answers.unwrap_or_else(|error| vec![Err(error.to_string())]) {
-            tally.add(&stage, answer);
+            if path == "/" {
+                tally.add(stage, answer.map(|(answer, _)| answer));
+            } else {
+                tally.failures.extend(answer.err());
+            }
         }
     }
-    tally.to = Timestamp::now();
     tally
 }
 
@@ -191,23 +191,10 @@ fn http() -> Http {
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// Asks a limited route and `/unlimited`, one after the other in alternating order.
-///
-/// A request after a pause finds connection, caches and threads asleep, which costs far more than a decision.
-/// So one more goes ahead that nobody measures.
-async fn pair(http: &Http, stage: &Stage, script: Script, turn: usize) -> Result<Answer, String> {
+/// A client's next request, to the route whose turn it is.
+async fn next(http: &Http, stage: &Stage, script: Script, turn: usize) -> Result<Answer, String> {
     let path = script.paths.get(turn % script.paths.len().max(1)).copied().unwrap_or("/");
-    let unlimited = || ask(http, stage, "/unlimited", script.name);
-    unlimited().await?;
-    if turn.is_multiple_of(2) {
-        stage.unlimited.record(unlimited().await?.1);
-    }
-    let (answer, took) = ask(http, stage, path, script.name).await?;
-    stage.limited.record(took);
-    if !turn.is_multiple_of(2) {
-        stage.unlimited.record(unlimited().await?.1);
-    }
-    Ok(answer)
+    Ok(ask(http, stage, path, script.name).await?.0)
 }
 
 /// One request, and how long it took until the last byte of the answer.
@@ -261,6 +248,7 @@ impl Tally {
 
     /// Counts an answer; how long to wait, if it is a denial.
     fn add(&mut self, stage: &Stage, answer: Result<Answer, String>) -> Option<Duration> {
+        self.to = Timestamp::now();
         self.offered += 1;
         stage.offered.fetch_add(1, Ordering::Relaxed);
         match answer {

@@ -41,9 +41,9 @@ pub(crate) fn report(decisions: &Latency, limited: &Latency, unlimited: &Latency
         "latency that the limiter added, in us {:>30} {:>9} {:>9} {:>9}\n",
         "samples", "p50", "p99", "max"
     );
-    text += &row("in the service: deciding all three rules", decisions);
-    text += &row("at the client: limited routes, admitted and denied alike", limited);
-    text += &row("at the client: /unlimited, asked in turn with them", unlimited);
+    text += &row("in the service: deciding all three rules, whole run", decisions);
+    text += &row("at the client: a limited route, asked by faker", limited);
+    text += &row("at the client: /unlimited, asked by faker in turn with it", unlimited);
     text += &format!(
         "  {:<66} {:>+9.1} {:>+9.1}\n",
         "difference at the client",
@@ -56,10 +56,11 @@ pub(crate) fn report(decisions: &Latency, limited: &Latency, unlimited: &Latency
         ratio(with_p50, without_p50),
         ratio(with_p99, without_p99)
     );
-    text += "  Clients and service share this process and its cores; the difference also holds the fields and bodies\n";
-    text += "  that a limit adds to an answer, and at a few samples p99 is noise.\n";
+    text += "Clients and service share this process and its cores. Admitted and denied are measured alike, and the\n";
+    text += "difference also holds the fields and the body that a limit adds to an answer. A machine that is busy with\n";
+    text += "something else shows in p99 and max of both routes.\n";
     if cfg!(debug_assertions) {
-        text += "  This is a debug build: run it with --release for numbers that mean something.\n";
+        text += "This is a debug build: run it with --release for numbers that mean something.\n";
     }
     text
 }

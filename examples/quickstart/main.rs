@@ -37,7 +37,7 @@ against what the quotas permit. Exit code 1 if that does not agree.
 ";
 
 /// Far more than the global rule admits in the time that they take.
-const MADE_UP_NAMES: usize = 1_000;
+const MADE_UP_NAMES: usize = 2_000;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -93,8 +93,10 @@ async fn run() -> Result<(), Failure> {
         played.push(one.map_err(failed)?);
     }
     played.sort_by_key(|(script, _)| CAST.iter().position(|s| s.name == script.name));
-    let invented = clients::invent_names(MADE_UP_NAMES, Arc::clone(&stage)).await;
+    let invented = clients::invent_names(MADE_UP_NAMES, &stage).await;
     bar.abort();
+    // Only when the task has ended is its line cleared, and the table must not be in its way.
+    let _ = bar.await;
 
     let mut rows: Vec<_> = played.iter().map(|(script, tally)| Row::client(*script, tally, rules)).collect();
     rows.push(Row::global("faker", "a new name each time", &invented, rules));
@@ -139,8 +141,8 @@ async fn progress(seconds: u64, stage: Arc<Stage>) {
     loop {
         let elapsed = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (offered, denied) = (stage.offered.load(Ordering::Relaxed), stage.denied.load(Ordering::Relaxed));
-        bar.0.set_position(elapsed.min(seconds * 1_000));
         bar.0.set_message(format!("{offered} offered, {denied} denied"));
+        bar.0.set_position(elapsed.min(seconds * 1_000));
         sleep(Duration::from_millis(100)).await;
     }
 }
