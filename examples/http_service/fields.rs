@@ -1,7 +1,7 @@
 //! The `RateLimit` and `RateLimit-Policy` fields of draft-ietf-httpapi-ratelimit-headers-11: structured-field
 //! lists of quoted names and whole seconds. All rounding is to the safe side: never more than is true.
 
-use distributed_rate_limiter::{Algorithm, Decision, Quota, Verdict};
+use distributed_rate_limiter::{Algorithm, Decision, Quota};
 use std::time::Duration;
 
 /// One rule, and where the client stands under it.
@@ -44,8 +44,8 @@ pub(crate) fn limit_field(policies: &[Policy<'_>], retry_after: Option<u64>) -> 
 }
 
 /// The value of `Retry-After`: whole seconds, rounded up, at least 1. `None` if no wait helps.
-pub(crate) fn retry_after(verdict: &Verdict) -> Option<u64> {
-    verdict.summary()?.retry_after.map(|wait| seconds(wait).max(1))
+pub(crate) fn retry_after(summary: &Decision) -> Option<u64> {
+    summary.retry_after.map(|wait| seconds(wait).max(1))
 }
 
 impl Policy<'_> {

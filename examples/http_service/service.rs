@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use distributed_rate_limiter::{
-    Backend, Caller, Error, OnError, RateLimiter, RateLimiterBuilder, Rule, Scope, Verdict,
+    Backend, Caller, Error, OnError, RateLimiter, RateLimiterBuilder, Rule, RuleDecision, RulesVerdict, Scope,
 };
 use fields::Policy;
 use serde_json::json;
@@ -51,8 +51,6 @@ pub(crate) fn limiter(store: impl Backend, quotas: &Quotas) -> RateLimiterBuilde
 /// What the middleware needs.
 pub(crate) struct Service {
     limiter: RateLimiter,
-    /// Also given to the limiter; kept here since `check_rules` reports an error and leaves the choice to us.
-    on_error: OnError,
     store_lost: AtomicBool,
     observer: Option<Observer>,
 }
@@ -63,7 +61,7 @@ type Observer = Box<dyn Fn(Duration) + Send + Sync>;
 impl Service {
     pub(crate) fn new(limiter: RateLimiterBuilder, on_error: OnError) -> Result<Self, Error> {
         let limiter = limiter.on_error(on_error).build()?;
-        Ok(Self { limiter, on_error, store_lost: AtomicBool::new(false), observer: None })
+        Ok(Self { limiter, store_lost: AtomicBool::new(false), observer: None })
     }
 
     pub(crate) fn limiter(&self) -> &RateLimiter {
@@ -89,7 +87,7 @@ impl Service {
         if self.store_lost.swap(lost, Ordering::Relaxed) == lost {
             return;
         }
-        match (problem, self.on_error) {
+        match (problem, self.limiter.on_error()) {
             (Some(error), OnError::Allow) => eprintln!("no limits until the store answers: {error}"),
             (Some(error), OnError::Deny) => eprintln!("no service until the store answers: {error}"),
             (None, _) => eprintln!("the store answers again: limits hold"),
@@ -126,8 +124,8 @@ async fn limit(State(service): State<Arc<Service>>, request: Request, next: Next
     match verdict {
         Ok(verdict) => {
             service.store_answers(None);
-            let policies = policies(&service.limiter, &verdict);
-            let retry_after = if verdict.allowed() { None } else { fields::retry_after(&verdict) };
+            let policies = policies(&verdict);
+            let retry_after = if verdict.allowed() { None } else { fields::retry_after(&verdict.summary()) };
             let mut response = if verdict.allowed() {
                 next.run(request).await
             } else {
@@ -141,7 +139,7 @@ async fn limit(State(service): State<Arc<Service>>, request: Request, next: Next
         // nothing is advertised.
         Err(error @ Error::Backend(_)) => {
             service.store_answers(Some(&error));
-            match service.on_error {
+            match service.limiter.on_error() {
                 OnError::Allow => next.run(request).await,
                 OnError::Deny => problem(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -187,10 +185,10 @@ pub(crate) fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// The verdict with the names and quotas that it is about; both are in the order of the rules.
-fn policies<'a>(limiter: &'a RateLimiter, verdict: &Verdict) -> Vec<Policy<'a>> {
-    let decided = limiter.rules().zip(verdict.decisions());
-    decided.map(|((name, _, quota), decision)| Policy { name, quota, decision: *decision }).collect()
+/// What each rule said, as the fields tell it.
+fn policies(verdict: &RulesVerdict) -> Vec<Policy<'static>> {
+    let policy = |rule: &RuleDecision| Policy { name: rule.rule, quota: rule.quota, decision: rule.decision };
+    verdict.rules().iter().map(policy).collect()
 }
 
 fn too_many_requests(policies: &[Policy<'_>], retry_after: Option<u64>) -> Response {

@@ -33,7 +33,7 @@ fn fields<S: Step>(quota: &str, asked: &[(u64, u32)]) -> (String, String) {
         }
     }
     let decision = last.unwrap();
-    let wait = if decision.allowed { None } else { retry_after(&Verdict::one(decision)) };
+    let wait = if decision.allowed { None } else { retry_after(&decision) };
     let policies = [Policy { name: "p", quota, decision }];
     (policy_field(&policies), limit_field(&policies, wait))
 }
@@ -92,7 +92,7 @@ fn retry_after_is_rounded_up_to_at_least_a_second() {
         let now = Timestamp::from_micros(1_000 * SECOND).unwrap();
         assert!(TokenBucket::step(&mut state, &quota, 1, now).allowed);
         let later = Timestamp::from_micros(1_000 * SECOND + at).unwrap();
-        retry_after(&Verdict::one(TokenBucket::step(&mut state, &quota, 1, later)))
+        retry_after(&TokenBucket::step(&mut state, &quota, 1, later))
     };
     assert_eq!(wait("1 per 10ms", 0), Some(1));
     assert_eq!(wait("1 per 2s", 0), Some(2));
@@ -108,7 +108,7 @@ fn retry_after_is_a_second_even_where_a_store_says_none_is_needed() {
     let now = Timestamp::from_micros(SECOND).unwrap();
     let [_, mut denied] = [(); 2].map(|()| TokenBucket::step(&mut state, &quota, 1, now));
     denied.retry_after = Some(Duration::ZERO);
-    assert_eq!(retry_after(&Verdict::one(denied)), Some(1));
+    assert_eq!(retry_after(&denied), Some(1));
 }
 
 #[test]

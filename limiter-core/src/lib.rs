@@ -23,7 +23,7 @@ pub use backend::{Backend, Shard};
 pub use decision::{Decision, Origin, Verdict};
 pub use error::{BackendError, Effect, ErrorKind};
 pub use key::{Keyspace, NameError, Placement, StorageKey};
-pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder};
+pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};
 pub use quota::{Quota, QuotaBuilder, QuotaError, QuotaParseError};
 pub use request::{Check, Request, RequestError};

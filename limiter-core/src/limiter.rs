@@ -1,9 +1,12 @@
 //! The front: turns a caller and the rules into a request, and hands it to one backend.
 
 mod builder;
+mod verdict;
 
 pub use builder::RateLimiterBuilder;
+pub use verdict::{RuleDecision, RulesVerdict};
 
+use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
@@ -194,9 +197,9 @@ impl RateLimiter {
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
     ) -> Result<Decision, Error> {
-        match self.at_once(&caller.into(), cost, Verdict::summary) {
+        match self.at_once(&caller.into(), cost, summary) {
             AtOnce::Answered(decision) => decision,
-            AtOnce::Ask(request) => self.ask(request, Verdict::summary).await,
+            AtOnce::Ask(request) => self.ask(request, summary).await,
         }
     }
 
@@ -211,7 +214,7 @@ impl RateLimiter {
         self.check_n(caller, 0)
     }
 
-    /// Decides at any cost, with one decision per rule, in the order of [`rules`](Self::rules).
+    /// Decides at any cost, and says for each rule which quota decided, and what.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -219,17 +222,17 @@ impl RateLimiter {
         &self,
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
-    ) -> Result<Verdict, Error> {
-        match self.at_once(&caller.into(), cost, whole) {
+    ) -> Result<RulesVerdict, Error> {
+        match self.at_once(&caller.into(), cost, RulesVerdict::of) {
             AtOnce::Answered(verdict) => verdict,
-            AtOnce::Ask(request) => self.ask(request, whole).await,
+            AtOnce::Ask(request) => self.ask(request, RulesVerdict::of).await,
         }
     }
 
     /// The decision at cost 1 where it can be given without waiting, for callers without a runtime: always
     /// with [`Memory`](crate::Memory). `None`: it cannot, or there is none; nothing was consumed.
     pub fn check_now<'c>(&self, caller: impl Into<Caller<'c>>) -> Option<Decision> {
-        match self.at_once(&caller.into(), 1, Verdict::summary) {
+        match self.at_once(&caller.into(), 1, summary) {
             AtOnce::Answered(decision) => decision.ok(),
             AtOnce::Ask(_) => None,
         }
@@ -321,6 +324,13 @@ impl RateLimiter {
         self.inner.rules.iter().map(|rule| (&*rule.name, &rule.scope, rule.quota()))
     }
 
+    /// What [`allow`](Self::allow) answers when the store gives no answer; for those who use
+    /// [`check`](Self::check) and want the same.
+    #[must_use]
+    pub fn on_error(&self) -> OnError {
+        self.inner.on_error
+    }
+
     /// Whether the store can be used as it is.
     ///
     /// # Errors
@@ -335,7 +345,7 @@ impl RateLimiter {
         &self,
         caller: &Caller<'_>,
         cost: u64,
-        take: impl FnOnce(&Verdict) -> Option<T>,
+        take: impl FnOnce(&Request, &Verdict) -> Option<T>,
     ) -> AtOnce<T> {
         let request = match self.request(caller, cost) {
             Ok(request) => request,
@@ -350,7 +360,7 @@ impl RateLimiter {
     async fn ask<T>(
         &self,
         request: Box<Request>,
-        take: impl FnOnce(&Verdict) -> Option<T>,
+        take: impl FnOnce(&Request, &Verdict) -> Option<T>,
     ) -> Result<T, Error> {
         let answer = self.inner.backend.decide(std::slice::from_ref(&*request)).await.pop();
         self.answered(&request, answer, take)
@@ -362,11 +372,11 @@ impl RateLimiter {
         &self,
         request: &Request,
         answer: Option<Result<Verdict, BackendError>>,
-        take: impl FnOnce(&Verdict) -> Option<T>,
+        take: impl FnOnce(&Request, &Verdict) -> Option<T>,
     ) -> Result<T, Error> {
         let shaped = |verdict: &Verdict| verdict.decisions().len() == request.checks().len();
         let taken = match answer {
-            Some(Ok(verdict)) if shaped(&verdict) => take(&verdict),
+            Some(Ok(verdict)) if shaped(&verdict) => take(request, &verdict),
             Some(Err(error)) => return Err(error.into()),
             _ => None,
         };
@@ -412,13 +422,14 @@ impl RateLimiter {
     /// How long an admission would wait for its turn now; zero where no rule queues.
     async fn turn(&self, caller: &Caller<'_>) -> Result<Duration, Error> {
         let request = self.request(caller, 0)?;
-        let queues = |check: &Check| check.quota.algorithm() == crate::Algorithm::LeakyBucket;
+        let queues = |check: &Check| check.quota.algorithm() == Algorithm::LeakyBucket;
         if !request.checks().iter().any(queues) {
             return Ok(Duration::ZERO);
         }
         let verdict = self.check_rules(caller.clone(), 0).await?;
-        let turns = request.checks().iter().zip(verdict.decisions()).filter(|(check, _)| queues(check));
-        Ok(turns.map(|(_, decision)| decision.reset_after).max().unwrap_or_default())
+        let queues = |rule: &&RuleDecision| rule.quota.algorithm() == Algorithm::LeakyBucket;
+        let turns = verdict.rules().iter().filter(queues).map(|rule| rule.decision.reset_after);
+        Ok(turns.max().unwrap_or_default())
     }
 }
 
@@ -430,8 +441,9 @@ enum AtOnce<T> {
     Ask(Box<Request>),
 }
 
-fn whole(verdict: &Verdict) -> Option<Verdict> {
-    Some(verdict.clone())
+#[inline]
+fn summary(_request: &Request, verdict: &Verdict) -> Option<Decision> {
+    verdict.summary()
 }
 
 #[cold]

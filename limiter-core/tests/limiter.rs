@@ -59,7 +59,7 @@ fn caller<'a>(user: &'a str, endpoint: &'a str) -> Caller<'a> {
 /// What is left under each rule.
 async fn remaining(limiter: &RateLimiter, caller: Caller<'_>) -> Vec<u64> {
     let verdict = limiter.check_rules(caller, 0).await.unwrap();
-    verdict.decisions().iter().map(|decision| decision.remaining).collect()
+    verdict.rules().iter().map(|rule| rule.decision.remaining).collect()
 }
 
 /// A backend whose answers a test makes up, and which keeps what it was asked.
@@ -178,10 +178,10 @@ async fn several_rules_are_granted_together_or_not_at_all() {
     }
     // The endpoint's rule denies; the user's and the global one have lost nothing.
     let verdict = limiter.check_rules(caller("42", "/search"), 1).await.unwrap();
-    let [global, user, endpoint] = verdict.decisions() else { panic!("{verdict:?}") };
-    assert_eq!((global.allowed, global.remaining), (true, 8));
-    assert_eq!((user.allowed, user.remaining), (true, 2));
-    assert_eq!((endpoint.allowed, endpoint.remaining), (false, 0));
+    let said: Vec<_> =
+        verdict.rules().iter().map(|r| (r.rule, r.decision.allowed, r.decision.remaining)).collect();
+    assert_eq!(said, [("global", true, 8), ("user", true, 2), ("endpoint", false, 0)]);
+    assert!(!verdict.allowed() && !verdict.summary().allowed);
     assert_eq!(limiter.check(caller("42", "/search")).await.unwrap().limit, 2);
 
     assert!(limiter.allow(caller("42", "/cart")).await);
@@ -256,6 +256,8 @@ async fn a_rule_chooses_its_quota_by_caller() {
     let limit = async |caller| limiter.check(caller).await.unwrap().limit;
     assert_eq!(limit(Caller::new().with("user", "1").with("tier", "gold")).await, 100);
     assert_eq!(limit(Caller::new().with("user", "2")).await, 1);
+    let told = limiter.check_rules(Caller::new().with("user", "3").with("tier", "gold"), 1).await.unwrap();
+    assert_eq!(told.rules()[0].quota, gold, "the quota that decided, not the rule's own");
 }
 
 #[tokio::test]

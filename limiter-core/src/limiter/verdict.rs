@@ -1,0 +1,70 @@
+use crate::decision::{Decision, Verdict};
+use crate::quota::Quota;
+use crate::request::Request;
+
+/// What was decided under each rule, and the quota that decided: also where it was chosen for the caller, or has
+/// changed since.
+///
+/// # Example: what a client may be told
+/// ```
+/// use limiter_core::{Memory, RateLimiter, Rule};
+///
+/// # async fn handle() -> Result<(), limiter_core::Error> {
+/// let rules = [Rule::new("burst", "5/second"), Rule::new("daily", "1000/day")];
+/// let builder = RateLimiter::builder(Memory::new());
+/// let limiter = rules.into_iter().fold(builder, |builder, rule| builder.rule(rule)).build()?;
+/// let verdict = limiter.check_rules("user:42", 1).await?;
+/// let told: Vec<String> =
+///     verdict.rules().iter().map(|r| format!("{}: {} of {}", r.rule, r.decision.remaining, r.quota)).collect();
+/// assert_eq!(told, ["burst: 4 of 5/second", "daily: 999 of 1000/day"]);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle()).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a verdict protects nothing until it is obeyed"]
+pub struct RulesVerdict {
+    rules: Vec<RuleDecision>,
+    summary: Decision,
+}
+
+/// What was decided under one rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RuleDecision {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The quota that decided.
+    pub quota: Quota,
+    /// The decision; in a request that another rule denies, one that is `allowed` has consumed nothing.
+    pub decision: Decision,
+}
+
+impl RulesVerdict {
+    pub(super) fn of(request: &Request, verdict: &Verdict) -> Option<Self> {
+        let decided = request.checks().iter().zip(verdict.decisions());
+        let rules = decided.map(|(check, decision)| RuleDecision {
+            rule: check.key.keyspace().rule(),
+            quota: check.quota,
+            decision: *decision,
+        });
+        Some(Self { rules: rules.collect(), summary: verdict.summary()? })
+    }
+
+    /// One decision per rule, in the order in which the limiter was given them.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleDecision] {
+        &self.rules
+    }
+
+    /// Whether the caller may go ahead: whether every rule admits it.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        self.summary.allowed
+    }
+
+    /// All in one decision, as [`RateLimiter::check`](crate::RateLimiter::check) gives it.
+    pub fn summary(&self) -> Decision {
+        self.summary
+    }
+}
