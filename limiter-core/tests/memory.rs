@@ -1,8 +1,6 @@
 //! The in-process store: equal to the reference, atomic, all or nothing, bounded, and it never forgets.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[path = "common/key.rs"]
-mod key;
 #[path = "common/now_or_never.rs"]
 mod now_or_never;
 #[path = "common/quotas.rs"]
@@ -10,16 +8,15 @@ mod quotas;
 #[path = "common/schedules.rs"]
 mod schedules;
 
-use key::Key;
 use limiter_core::{
     Algorithm, Backend, Check, Decision, Effect, Keyspace, Memory, Quota, Request, StorageKey, Timestamp,
     Verdict,
 };
+use limiter_testkit::Reference;
 use now_or_never::now_or_never;
 use proptest::prelude::*;
 use quotas::{any_algorithm, any_quota};
 use schedules::{Cost, Last, START, When, any_cost, any_when};
-use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -52,21 +49,6 @@ fn small(keys: usize) -> Memory {
     builder.grace(Duration::ZERO).virtual_expiry(Duration::ZERO).build()
 }
 
-/// What the definition of a request says, on reference keys.
-fn reference(keys: &mut HashMap<StorageKey, Key>, checks: &[Check], now: u64) -> Vec<Decision> {
-    let mut trial = keys.clone();
-    let mut decide =
-        |check: &Check, cost: u64| trial.entry(check.key.clone()).or_default().step(&check.quota, cost, now);
-    let decisions: Vec<Decision> = checks.iter().map(|check| decide(check, check.cost)).collect();
-    if decisions.iter().all(|decision| decision.allowed) {
-        *keys = trial;
-        return decisions;
-    }
-    let spared =
-        |check: &Check| keys.clone().entry(check.key.clone()).or_default().step(&check.quota, 0, now);
-    checks.iter().zip(decisions).map(|(check, d)| if d.allowed { spared(check) } else { d }).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -79,7 +61,7 @@ proptest! {
             1..40,
         ),
     ) {
-        let (memory, mut keys) = (Memory::new(), HashMap::new());
+        let (memory, mut keys) = (Memory::new(), Reference::new());
         let (mut now, mut seen) = (START, Last::default());
         for (places, when, cost) in requests {
             let mut checks: Vec<Check> = Vec::new();
@@ -92,7 +74,7 @@ proptest! {
             }
             now = When::after(when, now, &checks[0].quota, seen);
             let verdict = ask(&memory, &Request::new(checks.clone()).unwrap().at(at(now)));
-            let expected = reference(&mut keys, &checks, now);
+            let expected = keys.decide(&checks, at(now));
             prop_assert_eq!(verdict.decisions(), &expected[..]);
             let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap();
             let first = expected[0];

@@ -1,0 +1,105 @@
+//! The cases: what every backend must do, a named rule each.
+
+mod all_or_nothing;
+mod batch;
+mod boundary;
+mod cost;
+mod drops;
+mod equal;
+mod keys;
+mod race;
+mod reset;
+mod time;
+
+use crate::fixture::Fixture;
+use limiter_core::Algorithm;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// One rule that a backend must keep; running it panics if the backend breaks it.
+#[derive(Clone)]
+pub struct Case {
+    name: String,
+    run: Arc<dyn Fn(Fixture) -> Running + Send + Sync>,
+}
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Case {
+    fn new<F: Future<Output = ()> + Send + 'static>(
+        name: impl Into<String>,
+        run: impl Fn(Fixture) -> F + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), run: Arc::new(move |fixture| Box::pin(run(fixture))) }
+    }
+
+    /// Its name: file, rule and, where there is one case per algorithm, the algorithm.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs it.
+    ///
+    /// # Panics
+    /// The backend breaks the rule.
+    pub async fn run(&self, fixture: Fixture) {
+        (self.run)(fixture).await;
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Case({})", self.name)
+    }
+}
+
+/// A case for each algorithm.
+fn each<F: Future<Output = ()> + Send + 'static>(
+    name: &str,
+    run: fn(Fixture, Algorithm) -> F,
+) -> impl Iterator<Item = Case> {
+    let case = move |algorithm: Algorithm| {
+        let name = format!("{name}::{}", algorithm.name().replace('-', "_"));
+        Case::new(name, move |fixture| run(fixture, algorithm))
+    };
+    Algorithm::ALL.into_iter().map(case)
+}
+
+/// All cases.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    let per_algorithm = [
+        each("equal::every_decision_is_the_references", equal::every_decision_is_the_references).collect(),
+        each("boundary::a_denied_request_is_allowed_when_promised", boundary::allowed_when_promised)
+            .collect(),
+        each("boundary::a_used_key_is_fresh_when_promised", boundary::fresh_when_promised).collect(),
+        each("cost::a_peek_reports_and_takes_nothing", cost::peek).collect(),
+        each("cost::a_cost_above_the_capacity_is_never_allowed", cost::oversize).collect(),
+        each("cost::a_denied_cost_leaves_a_smaller_one_its_room", cost::smaller_after_denied).collect(),
+        each("batch::one_key_many_times_is_decided_in_order", batch::one_key_many_times).collect(),
+        each("race::tasks_on_one_key_admit_exactly_the_limit", race::tasks_on_one_key).collect(),
+        each("reset::a_reset_key_is_fresh", reset::a_reset_key_is_fresh).collect(),
+        each("time::a_clock_that_steps_back_refunds_nothing", time::steps_back).collect(),
+    ];
+    let single: [Vec<Case>; 1] = [vec![
+        Case::new("equal::requests_of_several_checks_too", equal::requests_of_several_checks_too),
+        Case::new("batch::mixed_outcomes_keep_their_places", batch::mixed_outcomes),
+        Case::new("batch::a_thousand_requests_are_the_references", batch::a_thousand_requests),
+        Case::new("batch::an_empty_batch_has_no_answers", batch::empty),
+        Case::new("all_or_nothing::a_denied_request_takes_from_no_key", all_or_nothing::takes_from_no_key),
+        Case::new("all_or_nothing::all_checks_are_evaluated", all_or_nothing::all_are_evaluated),
+        Case::new("race::requests_of_two_keys_lose_and_add_nothing", race::requests_of_two_keys),
+        Case::new("race::a_hot_batch_admits_exactly_the_limit", race::hot_batches),
+        Case::new("keys::any_bytes_are_a_key_of_their_own", keys::any_bytes),
+        Case::new("keys::rules_and_algorithms_share_nothing", keys::rules_and_algorithms),
+        Case::new("keys::no_key_shows_in_debug", keys::no_key_shows),
+        Case::new("reset::only_that_key_is_reset", reset::only_that_key),
+        Case::new("time::the_requests_instant_decides", time::the_requests_instant_decides),
+        Case::new("time::without_an_instant_the_stores_clock_decides", time::the_stores_clock),
+        Case::new("drops::a_dropped_request_is_taken_at_most_once", drops::at_most_once),
+    ]];
+    per_algorithm.into_iter().chain(single).flatten().collect()
+}

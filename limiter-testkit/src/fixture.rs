@@ -1,0 +1,99 @@
+//! What a case works with: a backend, keys that are its own, and instants.
+
+use limiter_core::{
+    Algorithm, Backend, BackendError, Check, Decision, Keyspace, Quota, Request, StorageKey, Timestamp,
+    Verdict,
+};
+use std::fmt;
+use std::sync::Arc;
+
+/// A backend, and a namespace that no other case has.
+///
+/// Its helpers panic where the backend breaks its contract, which fails the case.
+#[derive(Clone)]
+pub struct Fixture {
+    backend: Arc<dyn Backend>,
+    namespace: String,
+}
+
+/// Where virtual time starts; no multiple of anything.
+const START: u64 = 1_795_465_002_435_613;
+
+impl Fixture {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, namespace: format!("case-{:016x}", fastrand::u64(..)) }
+    }
+
+    /// The backend.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    pub(crate) fn rule(&self, rule: &str, algorithm: Algorithm) -> Keyspace {
+        Keyspace::new(&self.namespace, rule, algorithm).expect("the suite's names are short")
+    }
+
+    pub(crate) fn key(&self, algorithm: Algorithm, key: impl AsRef<[u8]>) -> StorageKey {
+        self.rule("rule", algorithm).key(key.as_ref())
+    }
+
+    pub(crate) fn check(&self, key: impl AsRef<[u8]>, quota: Quota, cost: u64) -> Check {
+        Check { key: self.key(quota.algorithm(), key), quota, cost }
+    }
+
+    /// The answer, by the way that a limiter takes: at once if it can be, else by `decide`.
+    pub(crate) async fn ask(&self, request: &Request) -> Verdict {
+        let answer = match self.backend.decide_now(request) {
+            Some(answer) => answer,
+            None => self.batch(std::slice::from_ref(request)).await.remove(0),
+        };
+        shaped(request, answer)
+    }
+
+    /// The answers to a batch, of which there must be one per request.
+    pub(crate) async fn batch(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        let answers = self.backend.decide(batch).await;
+        assert_eq!(answers.len(), batch.len(), "answers to a batch of {}", batch.len());
+        answers
+    }
+
+    /// The answers to a batch in which none is an error.
+    pub(crate) async fn verdicts(&self, batch: &[Request]) -> Vec<Verdict> {
+        let answers = self.batch(batch).await.into_iter().zip(batch);
+        answers.map(|(answer, request)| shaped(request, answer)).collect()
+    }
+
+    /// One check at an instant, in us after the start of virtual time.
+    pub(crate) async fn one(&self, key: &str, quota: Quota, cost: u64, micros: u64) -> Decision {
+        self.ask(&request([self.check(key, quota, cost)], micros)).await.decisions()[0]
+    }
+}
+
+/// An instant of virtual time.
+pub(crate) fn at(micros: u64) -> Timestamp {
+    Timestamp::from_micros(START + micros).expect("the suite's instants are of this century")
+}
+
+/// A request at an instant of virtual time.
+pub(crate) fn request(checks: impl IntoIterator<Item = Check>, micros: u64) -> Request {
+    Request::new(checks).expect("the suite's checks make a request").at(at(micros))
+}
+
+/// A quota in its text form, under another algorithm.
+pub(crate) fn quota(text: &str, algorithm: Algorithm) -> Quota {
+    format!("{text} {algorithm}").parse().expect("the suite's quotas are accepted")
+}
+
+fn shaped(request: &Request, answer: Result<Verdict, BackendError>) -> Verdict {
+    let verdict = answer.expect("an answer");
+    assert_eq!(verdict.decisions().len(), request.checks().len(), "decisions for the checks of a request");
+    verdict
+}
+
+impl fmt::Debug for Fixture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { backend, namespace } = self;
+        f.debug_struct("Fixture").field("backend", &backend.name()).field("namespace", namespace).finish()
+    }
+}

@@ -1,0 +1,27 @@
+//! Proves a [`Backend`](limiter_core::Backend): one conformance suite, for stores, layers and stacks of them.
+//!
+//! Adopting it takes a test without a harness of its own (`harness = false` in the manifest):
+//! ```no_run
+//! // tests/conformance.rs
+//! use limiter_core::Memory;
+//! use limiter_testkit::Harness;
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     limiter_testkit::main([Harness::new("memory", async || Memory::new())])
+//! }
+//! ```
+//! Each case is a named trial, `memory::boundary::a_denied_request_is_allowed_when_promised::fixed_window`, so
+//! that one failure hides no other; `cargo test --test conformance -- boundary` runs some. A case uses keys of
+//! its own in a random namespace and virtual time, flushes nothing, and leaves alone what it did not make.
+#![expect(clippy::expect_used, reason = "a case fails by panicking")]
+
+mod cases;
+mod fixture;
+mod harness;
+mod reference;
+
+pub use cases::{Case, cases};
+pub use fixture::Fixture;
+pub use harness::{Harness, main};
+pub use reference::Reference;
