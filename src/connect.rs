@@ -43,7 +43,11 @@ pub enum ConnectError {
 /// # Ok::<(), distributed_rate_limiter::ConnectError>(())
 /// ```
 pub fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
-    let (scheme, rest) = url.split_once("://").ok_or(ConnectError::NoScheme)?;
+    // RFC 3986, section 3.1; what is no scheme may be a password, and is not quoted.
+    let is_scheme = |(scheme, _): &(&str, &str)| {
+        scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+    };
+    let (scheme, rest) = url.split_once("://").filter(is_scheme).ok_or(ConnectError::NoScheme)?;
     match scheme {
         "memory" if !rest.is_empty() => Err(ConnectError::Superfluous),
         "memory" => memory(),
@@ -69,6 +73,7 @@ mod tests {
     #[test]
     fn a_url_without_a_scheme_is_refused() {
         assert_eq!(connect("memory").err(), Some(ConnectError::NoScheme));
+        assert_eq!(connect("user:secret://host").err(), Some(ConnectError::NoScheme));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Rate limits that many processes share through a store they already run.
+//! Exact rate limits: several rules decided in one step, in this process today, and shared by many processes
+//! through a store they already run as the stores arrive.
 //!
 //! ```
 //! use distributed_rate_limiter::{RateLimiter, connect};

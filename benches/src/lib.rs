@@ -71,6 +71,7 @@ pub fn keyspace(algorithm: Algorithm) -> Result<Keyspace, NameError> {
 ///
 /// # Errors
 /// The keyspace is another algorithm's than the quota.
+#[inline]
 pub fn request(keyspace: Keyspace, key: &str, quota: Quota) -> Result<Request, RequestError> {
     Request::one(Check { key: keyspace.key(key.as_bytes()), quota, cost: 1 })
 }

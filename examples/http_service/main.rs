@@ -12,6 +12,7 @@ use distributed_rate_limiter::OnError;
 use service::{QUOTAS, Service};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 const HELP: &str = "\
@@ -63,6 +64,11 @@ async fn run() -> Result<(), Failure> {
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            // A client that never ends its request does not keep the service up.
+            tokio::spawn(async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                std::process::exit(0);
+            });
         })
         .await
         .map_err(|error| Failure::Failed(error.to_string()))

@@ -33,7 +33,7 @@ use std::str::FromStr;
 /// Which algorithm enforces a quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// [`TokenBucket`]: the default; exact, smallest, allows bursts up to the capacity.
+    /// [`TokenBucket`]: the default; exact, small, allows bursts up to the capacity.
     #[default]
     TokenBucket,
     /// [`LeakyBucket`]: the token bucket as a queue; each admission gets its turn.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 /// Why a backend gave no answer. A denial is not one: it is an answer.
 ///
-/// One word wide, and cheap to clone: one failed trip fails all that it carried. `Display` prints what happened and leaves the cause to
-/// [`source`](std::error::Error::source); neither prints a key.
+/// One word wide, and cheap to clone: one failed trip fails all that it carried. `Display` prints what happened
+/// and leaves the cause to [`source`](std::error::Error::source); neither prints a key.
 ///
 /// # Example
 /// ```

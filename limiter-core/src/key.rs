@@ -207,11 +207,13 @@ impl Placement {
     }
 }
 
-/// Up to 64 bytes in place: a decision allocates nothing for its key.
+/// Up to 64 bytes in place: a decision allocates nothing for its key. The bytes come first and aligned, as a key at
+/// an odd offset makes each of its moves wait for the one before.
 #[derive(Clone)]
+#[repr(C, align(8))]
 struct KeyBytes {
-    len: u8,
     bytes: [u8; DIGEST],
+    len: u8,
 }
 
 /// The length of a SHA-512 digest; longer than any key that is kept as it is.

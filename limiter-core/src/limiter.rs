@@ -197,10 +197,12 @@ impl RateLimiter {
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
     ) -> Result<Decision, Error> {
-        match self.at_once(&caller.into(), cost, summary) {
-            AtOnce::Answered(decision) => decision,
-            AtOnce::Ask(request) => self.ask(request, summary).await,
-        }
+        // A scrutinee would keep the caller in the future while it waits.
+        let request = match self.at_once(&caller.into(), cost, summary) {
+            AtOnce::Answered(decision) => return decision,
+            AtOnce::Ask(request) => request,
+        };
+        self.ask(request, summary).await
     }
 
     /// Where the caller stands; consumes nothing.
@@ -223,14 +225,15 @@ impl RateLimiter {
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
     ) -> Result<RulesVerdict, Error> {
-        match self.at_once(&caller.into(), cost, RulesVerdict::of) {
-            AtOnce::Answered(verdict) => verdict,
-            AtOnce::Ask(request) => self.ask(request, RulesVerdict::of).await,
-        }
+        let request = match self.at_once(&caller.into(), cost, RulesVerdict::of) {
+            AtOnce::Answered(verdict) => return verdict,
+            AtOnce::Ask(request) => request,
+        };
+        self.ask(request, RulesVerdict::of).await
     }
 
     /// The decision at cost 1 where it can be given without waiting, for callers without a runtime: always
-    /// with [`Memory`](crate::Memory). `None`: it cannot, or there is none; nothing was consumed.
+    /// with [`Memory`](crate::Memory). `None`: it cannot, or it is an error; ask [`check`](Self::check).
     pub fn check_now<'c>(&self, caller: impl Into<Caller<'c>>) -> Option<Decision> {
         match self.at_once(&caller.into(), 1, summary) {
             AtOnce::Answered(decision) => decision.ok(),

@@ -90,7 +90,8 @@ const KEYS_PER_SHARD: usize = 256;
 const MAX_SHARDS: usize = 64;
 
 impl Memory {
-    /// Room for 1,000,000 keys, about 100 bytes each, and 8,000,000 log entries of 16 bytes.
+    /// Room for 1,000,000 keys, about 100 bytes each (a log takes 100 more), and 8,000,000 further log entries of
+    /// 16 bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()

@@ -263,6 +263,9 @@ impl Quota {
         if cost == 1 {
             return self.interval;
         }
+        if self.denominator == 1 {
+            return Span { whole: self.interval.whole.saturating_mul(cost), rem: 0 };
+        }
         let parts = self.interval.rem.saturating_mul(cost);
         let whole = self.interval.whole.saturating_mul(cost);
         match (parts.checked_div(self.denominator), parts.checked_rem(self.denominator)) {
@@ -285,6 +288,13 @@ impl Quota {
                 u64::try_from(permits).unwrap_or(u64::MAX)
             }
         }
+    }
+
+    /// The same quota, where the denominator is 1: no span has a remainder, which the compiler cannot know.
+    #[inline]
+    pub(crate) fn in_whole(&self) -> Self {
+        let whole = |span: Span| Span { whole: span.whole, rem: 0 };
+        Self { interval: whole(self.interval), filling: whole(self.filling), denominator: 1, ..*self }
     }
 
     /// The time an empty bucket takes to fill.

@@ -86,6 +86,7 @@ fn text_is_read_in_the_notations_of_the_field() {
         ("30r/m", "30/minute"),
         ("5 per 10s", "5/10s"),
         ("5 per second", "5/second"),
+        ("5 per\t10s", "5/10s"),
         ("1000/1h30m", "1000/1h30m"),
         ("1000 / 90min", "1000/1h30m"),
         (" 1/7days ", "1/7d"),

@@ -51,10 +51,10 @@ impl Times {
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    // An everyday rate, and more at once than a run takes: the bucket fills in about an hour.
+    // More at once than a run takes, and slow to come back: a state that is reset would be dropped in between.
     let plenty = [
-        Quota::per_second(2_000).burst(8_000_000).build()?,
-        Quota::new(7_000, Duration::from_millis(3_001)).burst(8_000_000).build()?,
+        Quota::per_second(1).burst(8_000_000).build()?,
+        Quota::new(7, Duration::from_millis(7_001)).burst(8_000_000).build()?,
     ];
     let scarce = [scarce(Algorithm::TokenBucket).build()?, scarce_with_remainder().build()?];
     let mut passed = true;

@@ -60,39 +60,68 @@ impl Step for TokenBucket {
 
     #[inline]
     fn read(state: &Bucket, quota: &Quota, _cost: u64, now: Timestamp) -> BucketReading {
-        let full_at = if state.full_at.rem == 0 || state.denominator == quota.denominator() {
-            state.full_at
-        } else {
-            Span { whole: state.full_at.ceil(), rem: 0 }
-        };
-        let furthest = quota.filling().plus(quota.filling(), quota.denominator());
-        let ahead = full_at.minus(at(now), quota.denominator());
-        let base = if ahead > furthest { at(now) } else { full_at.max(at(now)) };
-        BucketReading { base }
+        if quota.denominator() == 1 {
+            let full_at = Span { whole: state.full_at.ceil(), rem: 0 };
+            return read(&Bucket { full_at, denominator: 1 }, &quota.in_whole(), now);
+        }
+        read(state, quota, now)
     }
 
     #[inline]
     fn decide(reading: &BucketReading, quota: &Quota, cost: u64, now: Timestamp) -> Decision {
-        let denominator = quota.denominator();
-        let held = reading.backlog(now, quota);
-        let fits = cost <= quota.capacity();
-        let next = if fits { held.plus(quota.refill(cost), denominator) } else { held };
-        let allowed = cost == 0 || (fits && next <= quota.filling());
-        let used = if allowed { next } else { held };
-        Outcome {
-            allowed,
-            remaining: quota.permits_in(quota.filling().minus(used, denominator)),
-            retry_after: (fits && !allowed).then(|| next.minus(quota.filling(), denominator).ceil()),
-            reset_after: used.ceil(),
+        if quota.denominator() == 1 {
+            let base = Span { whole: reading.base.whole, rem: 0 };
+            return decide(&BucketReading { base }, &quota.in_whole(), cost, now);
         }
-        .decision(quota)
+        decide(reading, quota, cost, now)
     }
 
     #[inline]
     fn take(state: &mut Bucket, reading: &BucketReading, quota: &Quota, cost: u64) {
-        let denominator = quota.denominator();
-        *state = Bucket { full_at: reading.base.plus(quota.refill(cost), denominator), denominator };
+        if quota.denominator() == 1 {
+            let base = Span { whole: reading.base.whole, rem: 0 };
+            return take(state, &BucketReading { base }, &quota.in_whole(), cost);
+        }
+        take(state, reading, quota, cost);
     }
+}
+
+// Each is compiled twice: for quotas of whole microseconds per permit, which most are, no remainder is computed.
+
+#[inline(always)]
+fn read(state: &Bucket, quota: &Quota, now: Timestamp) -> BucketReading {
+    let full_at = if state.full_at.rem == 0 || state.denominator == quota.denominator() {
+        state.full_at
+    } else {
+        Span { whole: state.full_at.ceil(), rem: 0 }
+    };
+    let furthest = quota.filling().plus(quota.filling(), quota.denominator());
+    let ahead = full_at.minus(at(now), quota.denominator());
+    let base = if ahead > furthest { at(now) } else { full_at.max(at(now)) };
+    BucketReading { base }
+}
+
+#[inline(always)]
+fn decide(reading: &BucketReading, quota: &Quota, cost: u64, now: Timestamp) -> Decision {
+    let denominator = quota.denominator();
+    let held = reading.backlog(now, quota);
+    let fits = cost <= quota.capacity();
+    let next = if fits { held.plus(quota.refill(cost), denominator) } else { held };
+    let allowed = cost == 0 || (fits && next <= quota.filling());
+    let used = if allowed { next } else { held };
+    Outcome {
+        allowed,
+        remaining: quota.permits_in(quota.filling().minus(used, denominator)),
+        retry_after: (fits && !allowed).then(|| next.minus(quota.filling(), denominator).ceil()),
+        reset_after: used.ceil(),
+    }
+    .decision(quota)
+}
+
+#[inline(always)]
+fn take(state: &mut Bucket, reading: &BucketReading, quota: &Quota, cost: u64) {
+    let denominator = quota.denominator();
+    *state = Bucket { full_at: reading.base.plus(quota.refill(cost), denominator), denominator };
 }
 
 const fn at(now: Timestamp) -> Span {

@@ -88,7 +88,7 @@ fn parse(text: &str) -> Result<QuotaBuilder, String> {
     let (limit, rest) = text.split_at(digits);
     let limit = number(limit)?;
     let rest = rest.trim_start();
-    let rest = match rest.strip_prefix("per ") {
+    let rest = match rest.strip_prefix("per").filter(|rest| rest.starts_with(char::is_whitespace)) {
         Some(rest) => rest,
         None => rest
             .strip_prefix('r')
