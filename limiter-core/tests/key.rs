@@ -1,8 +1,9 @@
 //! Storage keys: injective for any bytes, and silent about them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use limiter_core::{Algorithm, Caller, Check, Keyspace, Placement, Quota, Request, RequestError};
+use limiter_core::{Algorithm, Caller, Check, Keyspace, Placement, Quota, Request, RequestError, StorageKey};
 use proptest::prelude::*;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 fn keyspace(namespace: &str, rule: &str) -> Keyspace {
     Keyspace::new(namespace, rule, Algorithm::TokenBucket).unwrap()
@@ -22,7 +23,11 @@ fn any_key() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(4_096),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn two_keys_are_equal_only_if_all_their_parts_are(
@@ -82,6 +87,24 @@ fn a_request_refuses_checks_that_make_none() {
         mixed.to_string(),
         "check 0: the key is one of shop/user/fixed-window, the quota is a token-bucket"
     );
+}
+
+/// A map whose keys all hash alike is a list.
+#[test]
+fn keys_hash_by_all_their_parts() {
+    let hash = |key: &StorageKey| BuildHasherDefault::<DefaultHasher>::new().hash_one(key);
+    let key = |rule, key| keyspace("shop", rule).key(key);
+    assert_eq!(hash(&key("user", b"1")), hash(&key("user", b"1")));
+    assert_ne!(hash(&key("user", b"1")), hash(&key("user", b"2")));
+    assert_ne!(hash(&key("user", b"1")), hash(&key("endpoint", b"1")));
+}
+
+#[test]
+fn a_placement_says_where_a_key_is_and_not_which() {
+    let key = || keyspace("shop", "user").key(b"42");
+    let placed = key().placed(Placement::of(b"user 42"));
+    assert_eq!((key().placement(), placed.placement()), (None, Some(Placement::of(b"user 42"))));
+    assert_eq!((&placed, placed.to_bytes()), (&key(), key().to_bytes()));
 }
 
 /// What stands in the store must be found by the next version, and by every instance.

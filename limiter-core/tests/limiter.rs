@@ -247,6 +247,16 @@ async fn a_quota_changes_for_all_clones_at_the_next_decision() {
     assert_eq!(limiter.peek("a").await.unwrap().limit, 5, "a refused quota changes nothing");
 }
 
+#[test]
+fn a_quota_can_be_changed_to_any_algorithm() {
+    let limiter = one_rule("10/s").build().unwrap();
+    for algorithm in Algorithm::ALL {
+        let quota = Quota::per_minute(7).algorithm(algorithm).build().unwrap();
+        limiter.set_quota("user", quota).unwrap();
+        assert_eq!(limiter.rules().next().unwrap().2, quota);
+    }
+}
+
 #[tokio::test]
 async fn a_rule_chooses_its_quota_by_caller() {
     let gold = Quota::per_second(100).build().unwrap();

@@ -98,6 +98,33 @@ fn a_batch_is_answered_in_order_and_one_by_one() {
     assert_eq!(allowed, [true, false, true, false, true, true]);
 }
 
+/// The share of the capacity counts, not the number; and the longest delay of all.
+#[test]
+fn the_check_with_the_least_share_left_speaks_for_all() {
+    let memory = Memory::new();
+    let ask = |checks: [(&str, &str, u64); 2]| {
+        let checks = checks.map(|(name, quota, cost)| check(name, quota.parse().unwrap(), cost));
+        let verdict = ask(&memory, &Request::new(checks).unwrap().at(at(START)));
+        assert_eq!(verdict, Verdict::from_iter(verdict.decisions().iter().copied()));
+        verdict.summary().unwrap()
+    };
+    let tight = ask([("a", "10/day", 5), ("b", "100/day", 94)]);
+    assert_eq!((tight.limit, tight.remaining), (100, 6));
+    let _: Decision = ask([("c", "1/s burst 9 leaky-bucket", 3), ("a", "10/day", 1)]);
+    let queued = ask([("c", "1/s burst 9 leaky-bucket", 1), ("b", "100/day", 1)]);
+    assert_eq!((queued.limit, queued.delay), (100, Duration::from_secs(3)));
+}
+
+#[test]
+fn verdicts_are_equal_if_their_decisions_are() {
+    let memory = Memory::new();
+    let peek = |quota: &str| one(&memory, "a", quota.parse().unwrap(), 0, START);
+    let [first, second] = ["1/s", "2/s"].map(peek);
+    assert_eq!(Verdict::one(first), Verdict::from_iter([first]));
+    assert_ne!(Verdict::one(first), Verdict::one(second));
+    assert_ne!(Verdict::one(first), Verdict::from_iter([first, first]));
+}
+
 /// All algorithms, raced by threads: what is admitted is the limit, not one more and not one less.
 #[test]
 fn threads_on_one_key_admit_exactly_the_limit() {
@@ -211,6 +238,17 @@ fn a_request_at_the_edge_of_the_capacity_is_all_or_nothing() {
         let expected = if verdict.allowed() { 5 } else { 0 };
         assert_eq!(taken, expected, "round {round}: {verdict:?}");
     }
+}
+
+#[test]
+fn keys_are_spread_evenly_over_the_parts() {
+    let memory = Memory::builder().max_keys(NonZeroUsize::new(16_384).unwrap()).build();
+    let quota = Quota::per_day(1).build().unwrap();
+    for i in 0..8_192 {
+        assert!(one(&memory, &format!("{i}"), quota, 1, START).allowed);
+    }
+    let usage = memory.usage();
+    assert_eq!((usage.keys, usage.shared_states), (8_192, 0), "no part is full at half the capacity");
 }
 
 #[test]
