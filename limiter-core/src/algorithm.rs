@@ -14,15 +14,17 @@
 
 mod fixed_window;
 mod leaky_bucket;
+mod reading;
 mod sliding_counter;
 mod sliding_log;
 mod token_bucket;
 
-pub use fixed_window::{FixedWindow, Window};
+pub use fixed_window::{FixedWindow, Window, WindowReading};
 pub use leaky_bucket::LeakyBucket;
-pub use sliding_counter::{Counter, SlidingCounter};
-pub use sliding_log::{Log, SlidingLog};
-pub use token_bucket::{Bucket, TokenBucket};
+pub use reading::Reading;
+pub use sliding_counter::{Counter, CounterReading, SlidingCounter};
+pub use sliding_log::{Log, LogReading, SlidingLog};
+pub use token_bucket::{Bucket, BucketReading, TokenBucket};
 
 use crate::decision::Decision;
 use crate::quota::Quota;
@@ -137,6 +139,25 @@ pub trait Step {
 
     /// Takes `cost`, which was admitted on this reading of this state.
     fn take(state: &mut Self::State, reading: &Self::Reading, quota: &Quota, cost: u64);
+
+    /// What [`read`](Self::read) gives at the same instant once `cost` was taken: for a run of equal requests, of
+    /// which a store sends one reading.
+    #[must_use]
+    fn after(reading: &Self::Reading, quota: &Quota, cost: u64) -> Self::Reading;
+
+    /// Gives back `cost`, which was taken on `taken` at `taken_at`, as far as it still weighs at `now`: for a store
+    /// that cannot decide several keys in one step, when a later check of the request denies.
+    ///
+    /// The state is never looser for it than had the cost not been taken. Nothing is given back of what is gone
+    /// already, nor where the state shows that the quota has changed since.
+    fn give_back(
+        state: &mut Self::State,
+        quota: &Quota,
+        cost: u64,
+        taken: &Self::Reading,
+        taken_at: Timestamp,
+        now: Timestamp,
+    );
 
     /// Decides one request of `cost` at `now`; `state` changes only if it is admitted.
     ///

@@ -19,6 +19,9 @@ struct Names {
     namespace: Box<str>,
     rule: Box<str>,
     algorithm: Algorithm,
+    /// What every key's bytes begin with, and its hash.
+    prefix: Box<[u8]>,
+    prefix_hash: u64,
 }
 
 /// Kept for good, so that a key carries a reference and no count that every core would fight over.
@@ -46,7 +49,15 @@ impl Keyspace {
         if let Some(name) = [namespace, rule].into_iter().find(|name| name.len() > Self::MAX_NAME) {
             return Err(NameError { name: name.to_owned() });
         }
-        let names = Names { namespace: namespace.into(), rule: rule.into(), algorithm };
+        let (n, r) = (namespace.len(), rule.len());
+        let prefix = format!("rl{}:{algorithm}:{n}:{namespace}:{r}:{rule}:", Self::FORMAT).into_bytes();
+        let names = Names {
+            namespace: namespace.into(),
+            rule: rule.into(),
+            algorithm,
+            prefix_hash: fnv(FNV_START, &prefix),
+            prefix: prefix.into(),
+        };
         let mut all = KEYSPACES.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(&names) {
             return Ok(Self(known));
@@ -158,13 +169,40 @@ impl StorageKey {
     /// caller's key last. Injective; any bytes may occur in it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Names { namespace, rule, algorithm } = self.keyspace.0;
-        let (n, r) = (namespace.len(), rule.len());
-        let mut bytes =
-            format!("rl{}:{algorithm}:{n}:{namespace}:{r}:{rule}:", Keyspace::FORMAT).into_bytes();
-        bytes.extend_from_slice(self.bytes());
-        bytes
+        [self.prefix(), self.bytes()].concat()
     }
+
+    /// What [`to_bytes`](Self::to_bytes) begins with: all but the caller's key.
+    #[must_use]
+    pub fn prefix(&self) -> &'static [u8] {
+        &self.keyspace.0.prefix
+    }
+
+    /// Where the key belongs among a store's servers: its placement, else a hash of its bytes. The same in every
+    /// process and every release.
+    #[must_use]
+    pub fn place(&self) -> Placement {
+        self.placement.unwrap_or_else(|| Placement(mixed(fnv(self.keyspace.0.prefix_hash, self.bytes()))))
+    }
+}
+
+/// FNV-1a of 64 bits, <http://www.isthe.com/chongo/tech/comp/fnv/>: short, stable, and good enough to spread keys.
+const fn fnv(start: u64, bytes: &[u8]) -> u64 {
+    let (mut hash, mut i) = (start, 0);
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u64).wrapping_mul(0x100_0000_01b3);
+        i += 1;
+    }
+    hash
+}
+
+const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The finalizer of SplitMix64, so that every bit of a hash is as good as any other.
+const fn mixed(hash: u64) -> u64 {
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 impl PartialEq for StorageKey {

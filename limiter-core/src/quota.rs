@@ -218,6 +218,19 @@ impl Quota {
         self.capacity
     }
 
+    /// What a bucket's permit takes to refill, `whole + rem / l` us, as `[whole, rem, l]`; `W / L` in lowest terms.
+    /// Zero for the window algorithms. For stores that restate the arithmetic.
+    #[must_use]
+    pub const fn interval_parts(&self) -> [u64; 3] {
+        [self.interval.whole, self.interval.rem, self.denominator]
+    }
+
+    /// What an empty bucket takes to fill, `whole + rem / l` us, as `[whole, rem]`. Zero for the window algorithms.
+    #[must_use]
+    pub const fn filling_parts(&self) -> [u64; 2] {
+        [self.filling.whole, self.filling.rem]
+    }
+
     pub(crate) const fn window_micros(&self) -> u64 {
         self.window
     }

@@ -118,3 +118,24 @@ fn the_stored_form_is_stable() {
     assert_eq!((digest.len(), hex.as_str()), (64, "791c91ff44685987"));
     assert_eq!(Placement::of(b"42").as_u64(), 0x39ca7ce9ecc69f69);
 }
+
+/// Other processes and later releases must find the same server: these numbers never change.
+#[test]
+fn a_place_is_the_same_for_ever() {
+    let key = keyspace("shop", "user").key(b"42");
+    assert_eq!(key.place().as_u64(), PLACE_OF_42);
+    assert_eq!(key.clone().placed(Placement::of(b"42")).place(), Placement::of(b"42"));
+    assert_ne!(keyspace("shop", "users").key(b"42").place(), key.place());
+}
+
+const PLACE_OF_42: u64 = 0x0e0f_0844_60c9_5eb4;
+
+#[test]
+fn places_are_spread_evenly() {
+    let mut servers = [0_u32; 16];
+    for i in 0..16_000 {
+        let place = keyspace("shop", "user").key(format!("user:{i}").as_bytes()).place().as_u64();
+        servers[usize::try_from(place % 16).unwrap()] += 1;
+    }
+    assert!(servers.iter().all(|keys| (850..1_150).contains(keys)), "{servers:?}");
+}

@@ -29,11 +29,33 @@ pub struct Window {
     count: u64,
 }
 
+impl Window {
+    /// A window that started at `start`, us since the Unix epoch, and the cost admitted in it.
+    #[must_use]
+    pub const fn new(start: u64, count: u64) -> Self {
+        Self { start, count }
+    }
+
+    /// Start and count, as the arguments of [`new`](Self::new).
+    #[must_use]
+    pub const fn parts(&self) -> (u64, u64) {
+        (self.start, self.count)
+    }
+}
+
 /// A fixed window as it stands for a request: the current window's start and count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowReading {
     start: u64,
     count: u64,
+}
+
+impl WindowReading {
+    /// What a store read: the start of the deciding window, us since the epoch, and the count in it.
+    #[must_use]
+    pub const fn new(start: u64, count: u64) -> Self {
+        Self { start, count }
+    }
 }
 
 impl Step for FixedWindow {
@@ -65,6 +87,23 @@ impl Step for FixedWindow {
 
     fn take(state: &mut Window, reading: &WindowReading, _quota: &Quota, cost: u64) {
         *state = Window { start: reading.start, count: reading.count.saturating_add(cost) };
+    }
+
+    fn after(reading: &WindowReading, _quota: &Quota, cost: u64) -> WindowReading {
+        WindowReading { count: reading.count.saturating_add(cost), ..*reading }
+    }
+
+    fn give_back(
+        state: &mut Window,
+        _quota: &Quota,
+        cost: u64,
+        taken: &WindowReading,
+        _taken_at: Timestamp,
+        _now: Timestamp,
+    ) {
+        if state.start == taken.start {
+            state.count = state.count.saturating_sub(cost);
+        }
     }
 }
 

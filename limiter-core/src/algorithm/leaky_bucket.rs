@@ -43,4 +43,19 @@ impl Step for LeakyBucket {
     fn take(state: &mut Bucket, reading: &BucketReading, quota: &Quota, cost: u64) {
         TokenBucket::take(state, reading, quota, cost);
     }
+
+    fn after(reading: &BucketReading, quota: &Quota, cost: u64) -> BucketReading {
+        TokenBucket::after(reading, quota, cost)
+    }
+
+    fn give_back(
+        state: &mut Bucket,
+        quota: &Quota,
+        cost: u64,
+        taken: &BucketReading,
+        taken_at: Timestamp,
+        now: Timestamp,
+    ) {
+        TokenBucket::give_back(state, quota, cost, taken, taken_at, now);
+    }
 }

@@ -35,6 +35,21 @@ pub struct Counter {
     previous: u64,
 }
 
+impl Counter {
+    /// The start of the current window, us since the Unix epoch, and the cost admitted in it and in the one
+    /// before.
+    #[must_use]
+    pub const fn new(start: u64, current: u64, previous: u64) -> Self {
+        Self { start, current, previous }
+    }
+
+    /// Start and counts, as the arguments of [`new`](Self::new).
+    #[must_use]
+    pub const fn parts(&self) -> (u64, u64, u64) {
+        (self.start, self.current, self.previous)
+    }
+}
+
 /// A sliding window counter as it stands for a request: the current window's start, the whole ms since, and
 /// both counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +61,13 @@ pub struct CounterReading {
 }
 
 impl CounterReading {
+    /// What a store read: the start of the deciding window, us since the epoch, the whole ms since, and the counts
+    /// in that window and in the one before.
+    #[must_use]
+    pub const fn new(start: u64, elapsed_ms: u64, current: u64, previous: u64) -> Self {
+        Self { start, elapsed_ms, current, previous }
+    }
+
     /// The first whole ms at which a cost that is denied now, and at most the limit, is allowed.
     fn allows(&self, quota: &Quota, cost: u64) -> u64 {
         let window_ms = quota.window_micros() / 1_000;
@@ -122,6 +144,25 @@ impl Step for SlidingCounter {
     fn take(state: &mut Counter, reading: &CounterReading, _quota: &Quota, cost: u64) {
         let &CounterReading { start, current, previous, .. } = reading;
         *state = Counter { start, current: current.saturating_add(cost), previous };
+    }
+
+    fn after(reading: &CounterReading, _quota: &Quota, cost: u64) -> CounterReading {
+        CounterReading { current: reading.current.saturating_add(cost), ..*reading }
+    }
+
+    fn give_back(
+        state: &mut Counter,
+        quota: &Quota,
+        cost: u64,
+        taken: &CounterReading,
+        _taken_at: Timestamp,
+        _now: Timestamp,
+    ) {
+        if state.start == taken.start {
+            state.current = state.current.saturating_sub(cost);
+        } else if state.start == taken.start.saturating_add(quota.window_micros()) {
+            state.previous = state.previous.saturating_sub(cost);
+        }
     }
 }
 

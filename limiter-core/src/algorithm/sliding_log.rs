@@ -44,6 +44,36 @@ struct Entry {
 const LEAST_ROOM: usize = 4;
 
 impl Log {
+    /// A log of these admissions, time (us since the Unix epoch) and cost, oldest first; one that is older than
+    /// the one before it counts as of the same instant.
+    #[must_use]
+    pub fn new(admissions: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut log = Self::default();
+        for (time, cost) in admissions {
+            let newest = log.entries.back().copied().unwrap_or(Entry { time, total: 0 });
+            log.push(time.max(newest.time), cost);
+        }
+        log
+    }
+
+    /// Time and cost of each admission, oldest first.
+    pub fn admissions(&self) -> impl Iterator<Item = (u64, u64)> {
+        let mut before = self.forgotten;
+        self.entries.iter().map(move |entry| {
+            let cost = entry.total.wrapping_sub(before);
+            before = entry.total;
+            (entry.time, cost)
+        })
+    }
+
+    fn push(&mut self, time: u64, cost: u64) {
+        let total = self.total_before(self.len()).wrapping_add(cost);
+        match self.entries.back_mut() {
+            Some(last) if last.time == time => last.total = total,
+            _ => self.entries.push_back(Entry { time, total }),
+        }
+    }
+
     /// How many instants are kept.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -90,6 +120,16 @@ pub struct LogReading {
     newest: Option<u64>,
     /// Of a request that does not fit but will: the time of the entry whose leaving frees enough.
     frees: Option<u64>,
+}
+
+impl LogReading {
+    /// What a store read: the deciding instant, the cost of the live entries, the time of the newest of them, and,
+    /// of a request that does not fit but will, the time of the entry whose leaving frees enough; all us since the
+    /// epoch.
+    #[must_use]
+    pub const fn new(deciding: u64, used: u64, newest: Option<u64>, frees: Option<u64>) -> Self {
+        Self { deciding, used, newest, frees }
+    }
 }
 
 impl Step for SlidingLog {
@@ -156,10 +196,32 @@ impl Step for SlidingLog {
         if state.entries.capacity() / 4 > state.len().max(LEAST_ROOM) {
             state.entries.shrink_to(state.len().saturating_mul(2));
         }
-        let total = state.total_before(state.len()).wrapping_add(cost);
-        match state.entries.back_mut() {
-            Some(last) if last.time == reading.deciding => last.total = total,
-            _ => state.entries.push_back(Entry { time: reading.deciding, total }),
+        state.push(reading.deciding, cost);
+    }
+
+    fn after(reading: &LogReading, _quota: &Quota, cost: u64) -> LogReading {
+        let (used, newest) = (reading.used.saturating_add(cost), Some(reading.deciding));
+        LogReading { used, newest, ..*reading }
+    }
+
+    fn give_back(
+        state: &mut Log,
+        _quota: &Quota,
+        cost: u64,
+        taken: &LogReading,
+        _taken_at: Timestamp,
+        _now: Timestamp,
+    ) {
+        let index = state.entries.partition_point(|e| e.time < taken.deciding);
+        let before = state.total_before(index);
+        let Some(entry) = state.entries.get(index).filter(|e| e.time == taken.deciding) else { return };
+        let held = entry.total.wrapping_sub(before);
+        let given = cost.min(held);
+        for later in state.entries.range_mut(index..) {
+            later.total = later.total.wrapping_sub(given);
+        }
+        if given == held {
+            state.entries.remove(index);
         }
     }
 }

@@ -34,6 +34,23 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// A bucket that is full again at `whole + rem / denominator` us since the Unix epoch; what makes no such
+    /// state, `rem` not below `denominator`, is the next whole us.
+    #[must_use]
+    pub fn new(whole: u64, rem: u64, denominator: u64) -> Self {
+        let full_at = Span { whole, rem };
+        if rem == 0 || rem < denominator {
+            return Self { full_at, denominator };
+        }
+        Self { full_at: Span { whole: full_at.ceil(), rem: 0 }, denominator: 1 }
+    }
+
+    /// When it is full again, as the arguments of [`new`](Self::new).
+    #[must_use]
+    pub const fn parts(&self) -> (u64, u64, u64) {
+        (self.full_at.whole, self.full_at.rem, self.denominator)
+    }
+
     /// The first whole microsecond, since the Unix epoch, at which the bucket is as if never used.
     #[must_use]
     pub fn reset_at(&self) -> u64 {
@@ -48,6 +65,12 @@ pub struct BucketReading {
 }
 
 impl BucketReading {
+    /// What a store read: `whole + rem / l` us since the epoch, where `l` is the quota's.
+    #[must_use]
+    pub const fn new(whole: u64, rem: u64) -> Self {
+        Self { base: Span { whole, rem } }
+    }
+
     /// How long the next admission waits for its turn, as a queue reads it.
     pub(super) fn backlog(&self, now: Timestamp, quota: &Quota) -> Span {
         self.base.minus(at(now), quota.denominator())
@@ -83,6 +106,32 @@ impl Step for TokenBucket {
             return take(state, &BucketReading { base }, &quota.in_whole(), cost);
         }
         take(state, reading, quota, cost);
+    }
+
+    fn after(reading: &BucketReading, quota: &Quota, cost: u64) -> BucketReading {
+        BucketReading { base: reading.base.plus(quota.refill(cost), quota.denominator()) }
+    }
+
+    fn give_back(
+        state: &mut Bucket,
+        quota: &Quota,
+        cost: u64,
+        _taken: &BucketReading,
+        taken_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let denominator = quota.denominator();
+        let changed = state.full_at.rem > 0 && state.denominator != denominator;
+        // A clock that stepped back may have made the state count as absent, and what stands there another's.
+        if changed || now < taken_at {
+            return;
+        }
+        // Of what was taken, as much as has not refilled since even if nothing else was to refill before it.
+        let unfilled = at(taken_at).plus(quota.refill(cost), denominator).minus(at(now), denominator);
+        let lowered = state.full_at.minus(Span { whole: unfilled.whole, rem: 0 }, denominator);
+        if state.full_at > at(now) {
+            state.full_at = lowered.max(at(now));
+        }
     }
 }
 
