@@ -1,0 +1,282 @@
+use crate::batch::{Answer, Batch, Keep, MAX_CHECKS, MAX_REQUESTS, gift};
+use crate::builder::{ConfigError, RedisBuilder};
+use crate::error::{NAME, malformed, unsent};
+use crate::ready;
+use crate::route::{Route, Slot, text};
+use crate::script::DECIDE;
+use crate::server::{Call, Patience};
+use crate::take_and_give_back;
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use limiter_core::{
+    Backend, BackendError, Check, Effect, ErrorKind, Quota, QuotaError, Request, Shard, StorageKey,
+    Timestamp, Verdict,
+};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Limits in Redis, Redis Cluster or behind Sentinel. Clones share one.
+///
+/// # Atomicity
+/// One script decides a batch: each request in one step, all or nothing. In a cluster that holds for requests whose
+/// keys are in one slot, as keys of one [`Placement`](limiter_core::Placement) are. Others are looked at first, then
+/// taken key by key, and given back if a later one denies: they may deny too much for a moment, and never admit too
+/// much.
+///
+/// # Time
+/// The server's clock. Its times to live follow the wall clock too: a step forward by more than a key's window frees
+/// that key, which admits at most one window or burst more.
+///
+/// # Memory
+/// Redis may lose what it holds: by eviction, in a failover before the replica has it, in a crash since it was last
+/// saved. A lost state admits at most one window or burst more. [`ready`](Backend::ready) reports a server that evicts.
+///
+/// # Errors
+/// `NotApplied` where the server refused or nothing was sent; `Unknown` where a reply did not come or was cut. Nothing
+/// that may have been recorded is sent again.
+///
+/// # Cancel safety
+/// A dropped request may be recorded, once; no other caller notices.
+#[derive(Clone)]
+pub struct Redis {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) route: Route,
+    keep: Keep,
+    timeout: Duration,
+    pub(crate) allow_eviction: bool,
+    corrupt: AtomicU64,
+}
+
+impl Redis {
+    /// The store at a URL; see [`RedisBuilder`] for their forms. Connects with the first request.
+    ///
+    /// # Errors
+    /// A URL that is not understood.
+    pub fn connect(url: impl Into<String>) -> Result<Self, ConfigError> {
+        Self::builder(url).build()
+    }
+
+    /// The store at a URL, with settings.
+    pub fn builder(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder::url(url)
+    }
+
+    /// The server of a client that is ready, with settings.
+    pub fn from_client(client: redis::Client) -> RedisBuilder {
+        RedisBuilder::client(client)
+    }
+
+    /// How many states were found that are none: written by someone else, or damaged. Each counted as absent and was
+    /// replaced by the next admission. A key of another type than a string is counted where it is a log's.
+    #[must_use]
+    pub fn corrupt_states(&self) -> u64 {
+        self.inner.corrupt.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(route: Route, keep: Keep, timeout: Duration, allow_eviction: bool) -> Self {
+        Self { route, keep, timeout, allow_eviction, corrupt: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn patience(&self, send_by: Option<Instant>) -> Patience {
+        Patience { send_by, reply_within: self.timeout }
+    }
+
+    /// Decides requests that may go in one script: of one slot, or for a server that has all.
+    pub(crate) async fn decide_in(
+        &self,
+        slot: Slot,
+        requests: Vec<&Request>,
+    ) -> Vec<Result<Verdict, BackendError>> {
+        let count = requests.len();
+        match self.trip(slot, requests).await {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    async fn trip(
+        &self,
+        slot: Slot,
+        requests: Vec<&Request>,
+    ) -> Result<Vec<Result<Verdict, BackendError>>, BackendError> {
+        let batch = Batch::pack(requests, self.keep)?;
+        let answers = self.send(slot, &batch).await?;
+        Ok(batch.verdicts(answers))
+    }
+
+    /// What one check by itself is answered, without taking it.
+    pub(crate) async fn look(&self, request: &Request) -> Result<Answer, BackendError> {
+        self.send_one(request, &Batch::look(request, self.keep)?).await
+    }
+
+    /// Takes one check by itself.
+    pub(crate) async fn take(&self, request: &Request) -> Result<Answer, BackendError> {
+        self.send_one(request, &Batch::pack(vec![request], self.keep)?).await
+    }
+
+    /// The argument that gives back what was taken.
+    pub(crate) fn gift(&self, check: &Check, at: Option<Timestamp>, taken: &Answer) -> Vec<u8> {
+        gift(check, at, taken, self.keep)
+    }
+
+    async fn send_one(&self, request: &Request, batch: &Batch<'_>) -> Result<Answer, BackendError> {
+        let slot = Slot::of_all(request).unwrap_or_default();
+        self.send(slot, batch).await?.pop().ok_or_else(malformed)
+    }
+
+    async fn send(&self, slot: Slot, batch: &Batch<'_>) -> Result<Vec<Answer>, BackendError> {
+        let call = Call {
+            operation: "decide",
+            script: &DECIDE,
+            keys: batch.keys().iter().map(|key| text(key)).collect(),
+            arguments: vec![batch.argument()],
+        };
+        let reply = self.route.call(slot, &call, self.patience(batch.first_deadline())).await?;
+        let (corrupt, answers) = batch.answers(reply).ok_or_else(malformed)?;
+        self.corrupt.fetch_add(corrupt, Ordering::Relaxed);
+        Ok(answers)
+    }
+
+    /// Trips to one server, one after another.
+    async fn decide_on_one(&self, requests: Vec<&Request>, answers: &mut Answers) {
+        let mut from = 0;
+        while from < requests.len() {
+            let mut checks = 0;
+            let fits = |request: &&&Request| {
+                checks += request.checks().len();
+                checks <= MAX_CHECKS
+            };
+            let trip = requests[from..].iter().take(MAX_REQUESTS).take_while(fits).count().max(1);
+            answers.put(from, self.decide_in(Slot::default(), requests[from..from + trip].to_vec()).await);
+            from += trip;
+        }
+    }
+
+    /// Requests of one slot in parallel by slot; before and after each that spans several.
+    async fn decide_on_many(self: &Arc<Self>, requests: Vec<&Request>, answers: &mut Answers) {
+        let mut by_slot: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
+        for (i, request) in requests.iter().enumerate() {
+            if let Some(slot) = Slot::of_all(request) {
+                by_slot.entry(slot).or_default().push(i);
+                continue;
+            }
+            self.decide_slots(std::mem::take(&mut by_slot), &requests, answers).await;
+            answers.put(i, vec![take_and_give_back::decide(self, request).await]);
+        }
+        self.decide_slots(by_slot, &requests, answers).await;
+    }
+
+    async fn decide_slots(
+        &self,
+        by_slot: BTreeMap<Slot, Vec<usize>>,
+        requests: &[&Request],
+        answers: &mut Answers,
+    ) {
+        let trips = by_slot.into_iter().flat_map(|(slot, places)| {
+            let trips: Vec<Vec<usize>> = places.chunks(MAX_REQUESTS).map(<[usize]>::to_vec).collect();
+            trips.into_iter().map(move |places| (slot, places))
+        });
+        let trips = trips.map(|(slot, places)| async move {
+            let group = places.iter().map(|place| requests[*place]).collect();
+            (self.decide_in(slot, group).await, places)
+        });
+        for (group, places) in join_all(trips).await {
+            group.into_iter().zip(places).for_each(|(answer, place)| answers.put(place, vec![answer]));
+        }
+    }
+}
+
+/// Answers in their places, while they come.
+struct Answers(Vec<Option<Result<Verdict, BackendError>>>);
+
+impl Answers {
+    fn put(&mut self, from: usize, answers: Vec<Result<Verdict, BackendError>>) {
+        self.0.iter_mut().skip(from).zip(answers).for_each(|(place, answer)| *place = Some(answer));
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Redis {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        let now = Instant::now();
+        let is_live = |request: &Request| request.deadline().is_none_or(|deadline| deadline > now);
+        let live: Vec<&Request> = batch.iter().filter(|request| is_live(request)).collect();
+        let mut answers = Answers(vec![None; live.len()]);
+        match &self.inner.route {
+            Route::One(_) => self.inner.decide_on_one(live, &mut answers).await,
+            Route::Cluster(_) => self.inner.decide_on_many(live, &mut answers).await,
+        }
+        let mut answers = answers.0.into_iter();
+        let late = || unsent(ErrorKind::Timeout, "decide", "the deadline passed before it was sent");
+        let missing =
+            || BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", "no answer");
+        let answer = |request: &Request| {
+            if is_live(request) {
+                answers.next().flatten().unwrap_or_else(|| Err(missing()))
+            } else {
+                Err(late())
+            }
+        };
+        batch.iter().map(answer).collect()
+    }
+
+    fn decide_now(&self, _request: &Request) -> Option<Result<Verdict, BackendError>> {
+        None
+    }
+
+    fn shard(&self, request: &Request) -> Shard {
+        self.inner.route.shard(request)
+    }
+
+    fn accepts(&self, _quota: &Quota) -> Result<(), QuotaError> {
+        Ok(())
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        let mut by_slot: BTreeMap<Slot, Vec<Vec<u8>>> = BTreeMap::new();
+        for key in keys {
+            let slot = match self.inner.route {
+                Route::One(_) => Slot::default(),
+                Route::Cluster(_) => Slot::of(key),
+            };
+            by_slot.entry(slot).or_default().push(text(key));
+        }
+        let calls = by_slot.into_iter().map(|(slot, keys)| async move {
+            for keys in keys.chunks(MAX_CHECKS) {
+                let call = Call {
+                    operation: "reset",
+                    script: &crate::script::RESET,
+                    keys: keys.to_vec(),
+                    arguments: vec![],
+                };
+                self.inner.route.call(slot, &call, self.inner.patience(None)).await?;
+            }
+            Ok(())
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        ready::check(&self.inner).await
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("route", &self.inner.route).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,206 @@
+use crate::backend::{Inner, Redis};
+use crate::batch::Keep;
+use crate::cluster::Cluster;
+use crate::link::Link;
+use crate::route::Route;
+use crate::server::Server;
+use crate::target::Target;
+use redis::{Client, ConnectionInfo, RedisError};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A [`Redis`] in the making. Nothing is connected before the first request.
+///
+/// | URL | the store |
+/// |---|---|
+/// | `redis://user:password@host:6379/0` | one server |
+/// | `redis+unix:///run/redis.sock` | one server, by a Unix socket |
+/// | `redis-cluster://user:password@a:7000,b:7000` | a Redis Cluster, by some of its nodes |
+/// | `redis-sentinel://user:password@a:26379,b:26379/service` | the primary that Sentinel names for `service` |
+/// | `rediss://..`, `rediss-cluster://..`, `rediss-sentinel://..` | the same through TLS (feature `tls`) |
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct RedisBuilder {
+    source: Source,
+    certificates: Certificates,
+    timeout: Duration,
+    connect_timeout: Duration,
+    grace: Duration,
+    virtual_expiry: Duration,
+    most_in_flight: usize,
+    allow_eviction: bool,
+}
+
+#[derive(Clone)]
+enum Source {
+    Url(String),
+    Client(Box<Client>),
+}
+
+/// A store that cannot be built as it was described. It quotes nothing that may hold a password.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The text has no scheme.
+    #[error("a URL of Redis starts with a scheme, such as redis://")]
+    NoScheme,
+    /// The scheme is none of Redis.
+    #[error(
+        "the scheme is none of redis, rediss, redis+unix, redis-cluster, rediss-cluster, redis-sentinel, rediss-sentinel"
+    )]
+    UnknownScheme,
+    /// A URL of Sentinel does not say which service.
+    #[error("a URL of Sentinel names its service behind a slash: redis-sentinel://host:26379/service")]
+    NoService,
+    /// TLS is asked for, and the feature is off.
+    #[error("TLS needs the cargo feature \"tls\" of limiter-redis")]
+    NoTls,
+    /// A certificate cannot be used.
+    #[error("the certificate cannot be used: {0}")]
+    Certificate(String),
+    /// The driver refuses it.
+    #[error("the driver refuses the URL: {0}")]
+    Driver(&'static str),
+}
+
+impl ConfigError {
+    /// The driver's error without its detail, which may quote the URL.
+    pub(crate) fn driver(error: RedisError) -> Self {
+        Self::Driver(match error.kind() {
+            redis::ErrorKind::InvalidClientConfig => "it is no valid address or setting",
+            redis::ErrorKind::Io => "its host or file is not usable",
+            _ => "it is not understood",
+        })
+    }
+}
+
+/// Whom TLS trusts, and who it says it is.
+#[derive(Clone, Default)]
+pub(crate) struct Certificates {
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "used with the feature"))]
+    root: Option<Vec<u8>>,
+}
+
+impl Certificates {
+    #[cfg(feature = "tls")]
+    pub(crate) fn for_driver(&self) -> redis::TlsCertificates {
+        redis::TlsCertificates { client_tls: None, root_cert: self.root.clone() }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn client(&self, info: ConnectionInfo) -> Result<Client, RedisError> {
+        if !matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }) {
+            return Client::open(info);
+        }
+        // The driver panics where neither the application nor anyone else has chosen.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _chosen_meanwhile = rustls::crypto::ring::default_provider().install_default();
+        }
+        Client::build_with_tls(info, self.for_driver())
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "used with the feature")]
+    pub(crate) fn client(&self, info: ConnectionInfo) -> Result<Client, RedisError> {
+        Client::open(info)
+    }
+}
+
+impl RedisBuilder {
+    pub(crate) fn url(url: impl Into<String>) -> Self {
+        Self::of(Source::Url(url.into()))
+    }
+
+    pub(crate) fn client(client: Client) -> Self {
+        Self::of(Source::Client(Box::new(client)))
+    }
+
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            certificates: Certificates::default(),
+            timeout: Duration::from_millis(250),
+            connect_timeout: Duration::from_secs(1),
+            grace: Duration::from_secs(1),
+            virtual_expiry: Duration::from_secs(3_600),
+            most_in_flight: 1_024,
+            allow_eviction: false,
+        }
+    }
+
+    /// How long a reply may take; 250 ms by default. A caller's own deadline may be shorter.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long connecting may take, name resolution and TLS included; 1 s by default. Callers wait for it no longer
+    /// than for a reply.
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// For how long Redis keeps a state once it is as if never used, so that expiry changes no answer; 1 s by
+    /// default.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// For how long, at least, Redis keeps the state of a request that carried its own instant; an hour by default.
+    /// For tests in virtual time.
+    pub const fn virtual_expiry(mut self, expiry: Duration) -> Self {
+        self.virtual_expiry = expiry;
+        self
+    }
+
+    /// The most calls under way at once to one server; 1,024 by default. One more is refused at once.
+    pub const fn most_in_flight(mut self, calls: usize) -> Self {
+        self.most_in_flight = calls;
+        self
+    }
+
+    /// Accepts a server that evicts keys when its memory is full, and so can forget a limit that is used up; without,
+    /// [`ready`](limiter_core::Backend::ready) reports one.
+    pub const fn allow_eviction(mut self) -> Self {
+        self.allow_eviction = true;
+        self
+    }
+
+    /// The certificate authority that TLS trusts instead of the system's, as PEM.
+    #[cfg(feature = "tls")]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.certificates.root = Some(pem.into());
+        self
+    }
+
+    /// The store. Connects to nothing yet, so that it succeeds while the server is down.
+    ///
+    /// # Errors
+    /// A URL that is not understood, or that needs the feature `tls`.
+    pub fn build(self) -> Result<Redis, ConfigError> {
+        let target = match self.source {
+            Source::Url(url) => Target::parse(&url, &self.certificates)?,
+            Source::Client(client) => Target::Node(*client),
+        };
+        let (connect_timeout, most) = (self.connect_timeout, self.most_in_flight);
+        let route = match target {
+            Target::Node(client) => Route::One(Server::new(Link::new(client, connect_timeout), most)),
+            Target::Sentinel(sentinel) => Route::One(Server::new(Link::new(sentinel, connect_timeout), most)),
+            Target::Cluster(seeds) => Route::Cluster(Cluster::new(seeds, connect_timeout, most)),
+        };
+        let keep = Keep { grace: self.grace, virtual_expiry: self.virtual_expiry };
+        Ok(Redis { inner: Arc::new(Inner::new(route, keep, self.timeout, self.allow_eviction)) })
+    }
+}
+
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder")
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+-- Decides a batch of requests in one step: each request all or nothing, in order.
+--
+-- KEYS     the states' keys, each once; those of sliding logs behind all others
+-- ARGV[1]  the batch, packed little-endian as `batch.rs` writes it:
+--            header    plain H (how many keys are no logs), quotas H, requests H,
+--                      grace d (ms that a state is kept once it is reset), horizon d (ms, the least in virtual time)
+--            quota     algorithm B, then its numbers d: see each algorithm
+--            request   at d (us since the epoch; below 0: this server's clock), count I4 (how many equal ones in a
+--                      row; 0: one that is not to be taken), checks H
+--            check     key H, quota H (both from 1), cost d
+-- Reply    integers: this server's clock in us (0 if nobody asked), how many states were corrupt, then for each
+--          request how many of its `count` were granted and, for each check, what was read: see each algorithm
+-- Writes   the states of granted requests, each once, with a time to live; nothing before all is decided
+--
+-- Numbers are integers below 2^53, which a double holds exactly. None becomes text but by `%.0f`.
+
+local call, encode, decode = redis.call, struct.pack, struct.unpack
+local floor, min, max, format = math.floor, math.min, math.max, string.format
+
+local batch = ARGV[1]
+local plain, quotas, requests, grace, horizon, pos = decode('<HHHdd', batch)
+
+local values = {}
+if plain > 0 then
+  values = call('MGET', unpack(KEYS, 1, plain))
+end
+
+local clock = 0
+local corrupt = 0
+
+-- A key's state, once it was asked for: up to three numbers, or a table for a log.
+local first, second, third, logs = {}, {}, {}, {}
+
+-- Keys to be written, with the algorithm, the us until they are reset, from which instant on, and whether that is virtual.
+local touched, owner, reset_in, taken_at, is_virtual = {}, {}, {}, {}, {}
+
+-- Whether x is an integer that a double holds exactly; not so for nan.
+local function exact(x)
+  return x and x >= 0 and x < 9007199254740992 and x % 1 == 0
+end
+
+-- The instant that decides, once a state written at `seen` was looked at; nil if it is too far ahead and counts as absent.
+local function not_before(seen, now, window)
+  if seen <= now then return now end
+  if seen - now > window then return nil end
+  return seen
+end
