@@ -19,9 +19,12 @@
 mod cases;
 mod fixture;
 mod harness;
+mod proxy;
 mod reference;
+pub mod servers;
 
 pub use cases::{Case, cases};
 pub use fixture::Fixture;
 pub use harness::{Harness, main};
+pub use proxy::{Direction, Proxy, RandomFaults};
 pub use reference::Reference;

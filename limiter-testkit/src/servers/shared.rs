@@ -1,0 +1,79 @@
+//! One server of each sort for all tests of a process that need none of their own.
+//!
+//! The environment may name a running one: `LIMITER_TEST_REDIS_URL`, `LIMITER_TEST_MEMCACHED_URL`,
+//! `LIMITER_TEST_POSTGRES_URL`. Nothing is ever flushed there; tests keep to random namespaces. Otherwise a server is
+//! started when it is first asked for, and ends with the process.
+
+use super::{Memcached, Postgres, Redis, ServerError};
+use std::sync::{Mutex, PoisonError};
+
+struct Shared<S> {
+    variable: &'static str,
+    /// Never dropped; a server's keeper sees to its end.
+    server: Mutex<Option<S>>,
+}
+
+impl<S> Shared<S> {
+    const fn new(variable: &'static str) -> Self {
+        Self { variable, server: Mutex::new(None) }
+    }
+
+    fn url(
+        &self,
+        start: fn() -> Result<S, ServerError>,
+        url: fn(&S) -> String,
+    ) -> Result<String, ServerError> {
+        if let Ok(running) = std::env::var(self.variable) {
+            return Ok(running);
+        }
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = &*server {
+            return Ok(url(server));
+        }
+        let started = start()?;
+        let address = url(&started);
+        *server = Some(started);
+        Ok(address)
+    }
+
+    /// The variable and the URL, if there is a server by now.
+    fn known(&self, url: fn(&S) -> String) -> Option<(&'static str, String)> {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.as_ref().map(|server| (self.variable, url(server)))
+    }
+}
+
+static REDIS: Shared<Redis> = Shared::new("LIMITER_TEST_REDIS_URL");
+static MEMCACHED: Shared<Memcached> = Shared::new("LIMITER_TEST_MEMCACHED_URL");
+static POSTGRES: Shared<Postgres> = Shared::new("LIMITER_TEST_POSTGRES_URL");
+
+/// The URL of a Redis.
+///
+/// # Errors
+/// None is named, and none can be started.
+pub fn redis_url() -> Result<String, ServerError> {
+    REDIS.url(Redis::start, Redis::url)
+}
+
+/// The URL of a Memcached.
+///
+/// # Errors
+/// None is named, and none can be started.
+pub fn memcached_url() -> Result<String, ServerError> {
+    MEMCACHED.url(Memcached::start, Memcached::url)
+}
+
+/// The URL of a PostgreSQL.
+///
+/// # Errors
+/// None is named, and none can be started.
+pub fn postgres_url() -> Result<String, ServerError> {
+    POSTGRES.url(Postgres::start, Postgres::url)
+}
+
+/// The variables by which another process finds the servers that this one has started.
+#[must_use]
+pub fn environment() -> Vec<(&'static str, String)> {
+    let started = [REDIS.known(Redis::url), MEMCACHED.known(Memcached::url), POSTGRES.known(Postgres::url)];
+    started.into_iter().flatten().collect()
+}
