@@ -3,7 +3,7 @@ use crate::builder::{ConfigError, RedisBuilder};
 use crate::error::{NAME, malformed, unsent};
 use crate::ready;
 use crate::route::{Route, Slot, text};
-use crate::script::DECIDE;
+use crate::script::{DECIDE, RESET};
 use crate::server::{Call, Patience};
 use crate::take_and_give_back;
 use async_trait::async_trait;
@@ -253,12 +253,8 @@ impl Backend for Redis {
         }
         let calls = by_slot.into_iter().map(|(slot, keys)| async move {
             for keys in keys.chunks(MAX_CHECKS) {
-                let call = Call {
-                    operation: "reset",
-                    script: &crate::script::RESET,
-                    keys: keys.to_vec(),
-                    arguments: vec![],
-                };
+                let call =
+                    Call { operation: "reset", script: &RESET, keys: keys.to_vec(), arguments: vec![] };
                 self.inner.route.call(slot, &call, self.inner.patience(None)).await?;
             }
             Ok(())
@@ -267,7 +263,7 @@ impl Backend for Redis {
     }
 
     async fn ready(&self) -> Result<(), BackendError> {
-        ready::check(&self.inner).await
+        ready::check(self).await
     }
 
     fn name(&self) -> &'static str {

@@ -45,8 +45,8 @@ pub(crate) fn classify(error: &RedisError) -> Class {
         Driver::MasterNameNotFoundBySentinel | Driver::NoValidReplicasFoundBySentinel => UNAVAILABLE,
         Driver::Io if error.is_connection_refusal() => UNAVAILABLE.losing_the_connection(),
         Driver::Io if error.is_timeout() => Class { kind: ErrorKind::Timeout, ..UNKNOWN },
-        Driver::Io => UNKNOWN,
-        Driver::Parse => Class { kind: ErrorKind::Unexpected, ..UNKNOWN },
+        // A reply that was cut, or is none.
+        Driver::Io | Driver::Parse => UNKNOWN,
         _ => by_code(error),
     }
 }
@@ -57,9 +57,12 @@ fn by_code(error: &RedisError) -> Class {
     match error.code() {
         Some("BUSY" | "OOM" | "MISCONF" | "NOREPLICAS") => Class::not_applied(ErrorKind::Unavailable),
         Some("NOAUTH" | "WRONGPASS") => Class::not_applied(ErrorKind::Config).losing_the_connection(),
-        Some("WRONGTYPE") => Class::not_applied(ErrorKind::Corrupt),
         Some("ERR") if detail.starts_with("max number of clients") => {
             Class::not_applied(ErrorKind::Unavailable).losing_the_connection()
+        }
+        // Some of what the script writes may have been written before.
+        Some("ERR") if detail.starts_with("The user executing the script can't run") => {
+            Class { kind: ErrorKind::Config, effect: Effect::Unknown, is_lost: false }
         }
         Some("ERR") if detail.starts_with("unknown command") => Class::not_applied(ErrorKind::Config),
         _ => Class { kind: ErrorKind::Unexpected, effect: Effect::Unknown, is_lost: false },
@@ -69,6 +72,9 @@ fn by_code(error: &RedisError) -> Class {
 /// A driver's error in one word.
 pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -> BackendError {
     let message = match error.code() {
+        Some("ERR") if class.kind == ErrorKind::Config => {
+            "the server refuses a command that the scripts need".to_owned()
+        }
         Some(code) => format!("the server answered {code}"),
         None => error.category().to_owned(),
     };

@@ -1,16 +1,21 @@
 //! Whether a server can be used as it is, in words for an operator.
 
-use crate::backend::Inner;
+use crate::backend::{Inner, Redis};
 use crate::error::unsent;
 use crate::route::Route;
 use crate::server::Server;
-use limiter_core::{BackendError, Check, Effect, ErrorKind, Keyspace, NameError, Quota, QuotaError, Request};
+use limiter_core::{
+    Backend, BackendError, Check, Effect, ErrorKind, Keyspace, NameError, Quota, QuotaError, Request,
+    Timestamp,
+};
 use redis::Value;
+use std::time::Duration;
 
 /// The oldest version whose scripts may write after reading the clock, and that keeps a time to live over a `SET`.
 const OLDEST: (u32, u32) = (6, 0);
 
-pub(crate) async fn check(inner: &Inner) -> Result<(), BackendError> {
+pub(crate) async fn check(redis: &Redis) -> Result<(), BackendError> {
+    let inner = &*redis.inner;
     match &inner.route {
         Route::One(server) => check_server(inner, server).await?,
         Route::Cluster(cluster) => {
@@ -19,7 +24,7 @@ pub(crate) async fn check(inner: &Inner) -> Result<(), BackendError> {
             }
         }
     }
-    try_out(inner).await
+    try_out(redis).await
 }
 
 async fn check_server(inner: &Inner, server: &Server) -> Result<(), BackendError> {
@@ -71,19 +76,25 @@ fn parsed(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Does once what every decision does, with every command that the scripts use, on keys that expire soon.
-async fn try_out(inner: &Inner) -> Result<(), BackendError> {
-    for text in [
-        "1000/10s",
-        "1000/10s fixed-window",
-        "1000/10s sliding-log",
-        "1000/10s sliding-log",
-        "1000/10s sliding-counter",
-    ] {
-        let request = probe(text).map_err(|error| config(&error.to_string()))?;
-        inner.take(&request).await?;
+/// Does once what decisions and resets do, with every command that the scripts use, on keys of its own.
+async fn try_out(redis: &Redis) -> Result<(), BackendError> {
+    let now = Timestamp::now();
+    // The second entry of a log is appended, and its time to live prolonged.
+    let probes = [
+        probe("1000/2h", now),
+        probe("1000/2h fixed-window", now),
+        probe("1000/2h sliding-counter", now),
+        probe("1000/2h sliding-log", now),
+        probe("1000/2h sliding-log", now + Duration::from_secs(7_000)),
+    ];
+    let mut keys = Vec::with_capacity(probes.len());
+    for probe in probes {
+        let request = probe.map_err(|error| config(&error.to_string()))?;
+        let answer = redis.inner.take(&request).await;
+        keys.extend(request.checks().iter().map(|check| check.key.clone()));
+        answer?;
     }
-    Ok(())
+    redis.reset(&keys).await
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,10 +107,10 @@ enum ProbeError {
     Request(#[from] limiter_core::RequestError),
 }
 
-fn probe(text: &str) -> Result<Request, ProbeError> {
+fn probe(text: &str, at: Timestamp) -> Result<Request, ProbeError> {
     let quota: Quota = text.parse()?;
     let key = Keyspace::new("limiter-ready", "probe", quota.algorithm())?.key(b"");
-    Ok(Request::one(Check { key, quota, cost: 1 })?)
+    Ok(Request::one(Check { key, quota, cost: 1 })?.at(at))
 }
 
 fn config(message: &str) -> BackendError {
