@@ -1,9 +1,26 @@
-//! The in-process store, through the suite that every backend passes.
+//! The in-process store and the layers, through the suite that every backend passes.
 
-use limiter_core::Memory;
+#[path = "common/distant.rs"]
+mod distant;
+
+use distant::Distant;
+use limiter_core::{Coalesce, CoalesceConfig, Memory};
 use limiter_testkit::Harness;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    limiter_testkit::main([Harness::new("memory", async || Memory::new())])
+    limiter_testkit::main([
+        Harness::new("memory", async || Memory::new()),
+        coalesce("coalesce", CoalesceConfig::new()),
+        coalesce("coalesce-always", CoalesceConfig::new().eager(0)),
+        coalesce(
+            "coalesce-narrow",
+            CoalesceConfig::new().eager(0).slots(NonZeroUsize::MIN).max_batch(NonZeroUsize::MIN),
+        ),
+    ])
+}
+
+fn coalesce(name: &'static str, config: CoalesceConfig) -> Harness {
+    Harness::new(name, move || async move { Coalesce::new(Distant(Memory::new()), config) })
 }

@@ -1,0 +1,348 @@
+//! Coalescing: while a round trip travels, callers queue, and the next one carries them all.
+
+mod queue;
+mod trip;
+
+use crate::backend::{Backend, Shard};
+use crate::decision::Verdict;
+use crate::error::{BackendError, Effect, ErrorKind};
+use crate::key::StorageKey;
+use crate::quota::{Quota, QuotaError};
+use crate::request::Request;
+use async_trait::async_trait;
+use queue::{Queue, Refusal, Reply, Ticket};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+/// Carries the requests of many callers in one round trip: what comes while the store is busy goes together, as
+/// soon as it can.
+///
+/// There is no timer, so an idle limiter adds nothing. It adapts: while few requests are outstanding, each call
+/// goes to the store at once, as it is, in its caller's own future. From [`CoalesceConfig::eager`] on, calls
+/// queue, and whenever one of [`CoalesceConfig::slots`] is free the longest waiting ones leave together, up to
+/// [`CoalesceConfig::max_batch`] requests. It goes back to single calls once fewer than half as many are
+/// outstanding.
+///
+/// Each part of the store ([`Backend::shard`]) has a queue and slots of its own, so that one which hangs holds up
+/// nobody else. A call over several parts is its own trip.
+///
+/// # Atomicity
+/// That of the inner backend. The requests of one call travel in one trip, in their order; calls that wait at the
+/// same time may be decided in any order.
+///
+/// # Deadlines
+/// A request that still waits here at its [`Request::deadline`] is taken out, under the lock that decides what is
+/// sent, and answered `NotApplied`. A call of several requests is answered when the last of them is. A trip is
+/// given up at the last deadline that it carries, as nobody waits any more: a store that hangs holds a slot no
+/// longer than that. One that carries a request without a deadline is not given up.
+///
+/// # Memory
+/// At most [`CoalesceConfig::max_queued`] requests wait per part, and as many are on their way over several parts.
+/// Parts above 1,024 share the queues of lower ones.
+///
+/// # Runtime
+/// Trips that carry several callers run in tasks of their own, on the tokio runtime of one of the callers. If it
+/// shuts down, calls that still wait start another on their own runtimes. As with any spawned task, a
+/// current-thread runtime has to be kept running.
+///
+/// # Errors
+/// Besides the inner backend's:
+/// - `Unavailable`, not applied: the queue is full;
+/// - `Timeout`, not applied: still waiting at the deadline; unknown: on its way at its trip's last deadline;
+/// - `Config`, not applied: the call would have to wait, and there is no tokio runtime;
+/// - `Unexpected`, unknown: the trip was lost, because the inner backend panicked or the runtime shut down, or its
+///   answers were too few.
+///
+/// # Panics
+/// A call that travels in its caller's own future panics where the inner backend does. A request with a deadline
+/// waits in a tokio runtime without timers.
+///
+/// # Cancel safety
+/// A call that is dropped while it waits is taken out and never sent. Nobody else notices.
+///
+/// # Example
+/// ```
+/// use limiter_core::{Coalesce, CoalesceConfig, Memory, RateLimiter};
+/// use std::num::NonZeroUsize;
+/// use std::time::Duration;
+///
+/// # async fn handle() -> Result<(), limiter_core::Error> {
+/// let config = CoalesceConfig::new().max_batch(NonZeroUsize::new(64).unwrap_or(NonZeroUsize::MIN));
+/// let limiter = RateLimiter::new(2, Duration::from_secs(60), Coalesce::new(Memory::new(), config))?;
+/// assert!(limiter.allow("user:42").await);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle()).unwrap();
+/// ```
+pub struct Coalesce<B> {
+    inner: Arc<B>,
+    config: CoalesceConfig,
+    /// By the part's number; made when it is first needed.
+    queues: Box<[OnceLock<Arc<Queue>>]>,
+    /// What is on its way over several parts; nothing ever waits in it.
+    crossing: Queue,
+}
+
+/// When a [`Coalesce`] collects, and how much.
+///
+/// The defaults are those for a store with round trips of about a tenth of a millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct CoalesceConfig {
+    eager: usize,
+    slots: NonZeroUsize,
+    max_batch: NonZeroUsize,
+    max_queued: NonZeroUsize,
+}
+
+/// What a [`Coalesce`] holds now, and what it has done, over all parts of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoalesceUsage {
+    /// Requests that wait.
+    pub queued: usize,
+    /// Requests on their way to the store and back.
+    pub in_flight: usize,
+    /// Round trips that have ended, however they did, single calls among them.
+    pub trips: u64,
+    /// Requests that those round trips carried.
+    pub carried: u64,
+}
+
+type Answer = Result<Verdict, BackendError>;
+
+/// Parts of a store with a queue of their own: more than clusters have servers.
+const QUEUES: usize = 1_024;
+
+/// How often a call that lost the task which was to carry it looks for another: each time a runtime has shut down.
+const ATTEMPTS: usize = 3;
+
+impl CoalesceConfig {
+    /// Single calls up to 24 outstanding requests; then two trips at a time of up to 128; 8,192 may wait.
+    pub const fn new() -> Self {
+        const SLOTS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+        const MAX_BATCH: NonZeroUsize = NonZeroUsize::new(128).unwrap();
+        const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(8_192).unwrap();
+        Self { eager: 24, slots: SLOTS, max_batch: MAX_BATCH, max_queued: MAX_QUEUED }
+    }
+
+    /// Up to how many outstanding requests each call goes to the store at once. With 0, only a call that finds
+    /// nothing outstanding does.
+    pub const fn eager(mut self, requests: usize) -> Self {
+        self.eager = requests;
+        self
+    }
+
+    /// How many trips that carry queued calls are on their way at a time, per part of the store.
+    pub const fn slots(mut self, trips: NonZeroUsize) -> Self {
+        self.slots = trips;
+        self
+    }
+
+    /// The most requests of a trip. A single call of more is not split: it is its own trip.
+    pub const fn max_batch(mut self, requests: NonZeroUsize) -> Self {
+        self.max_batch = requests;
+        self
+    }
+
+    /// The most requests that wait, per part of the store. A single call of more waits where nothing else does.
+    pub const fn max_queued(mut self, requests: NonZeroUsize) -> Self {
+        self.max_queued = requests;
+        self
+    }
+}
+
+impl Default for CoalesceConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: Backend> Coalesce<B> {
+    /// The layer around `inner`.
+    #[must_use]
+    pub fn new(inner: B, config: CoalesceConfig) -> Self {
+        let queues = (0..QUEUES).map(|_| OnceLock::new()).collect();
+        Self { inner: Arc::new(inner), config, queues, crossing: Queue::default() }
+    }
+
+    /// What it holds now, and what it has done.
+    #[must_use]
+    pub fn usage(&self) -> CoalesceUsage {
+        let queues = self.queues.iter().filter_map(OnceLock::get).map(|queue| &**queue);
+        queues.chain([&self.crossing]).map(Queue::usage).fold(CoalesceUsage::default(), |sum, part| {
+            CoalesceUsage {
+                queued: sum.queued + part.queued,
+                in_flight: sum.in_flight + part.in_flight,
+                trips: sum.trips + part.trips,
+                carried: sum.carried + part.carried,
+            }
+        })
+    }
+
+    /// The queue of the one part that all these requests need.
+    fn queue(&self, batch: &[Request]) -> Option<&Arc<Queue>> {
+        let mut shards = batch.iter().map(|request| self.inner.shard(request));
+        let Shard::One(number) = shards.next()? else { return None };
+        if shards.any(|shard| shard != Shard::One(number)) {
+            return None;
+        }
+        let position = usize::try_from(number).map_or(0, |number| number % QUEUES);
+        Some(self.queues[position].get_or_init(Arc::default))
+    }
+
+    /// Sends the call as it is, in the caller's own future: nobody else depends on it.
+    async fn alone(&self, batch: &[Request]) -> Vec<Answer> {
+        // Not by way of `Arc`, which is a backend too and would box the future once more.
+        let inner: &B = &self.inner;
+        let answers = inner.decide(batch).await;
+        if answers.len() == batch.len() {
+            return answers;
+        }
+        let missing = std::iter::repeat_with(|| Err(unanswered(self.name())));
+        answers.into_iter().chain(missing).take(batch.len()).collect()
+    }
+
+    /// Waits in the queue, and for the answers that a trip brings.
+    async fn queued(&self, queue: &Arc<Queue>, batch: &[Request]) -> Vec<Answer> {
+        let deadline = trip::last_deadline(batch);
+        for _ in 0..ATTEMPTS {
+            let (mut ticket, mut reply) = match self.enqueue(queue, batch) {
+                Ok(waiting) => waiting,
+                Err(refusal) => return self.refused(refusal, batch),
+            };
+            // What is not waited for by a timer is still not sent late.
+            let replied = match deadline.filter(|_| Handle::try_current().is_ok()) {
+                None => (&mut reply).await,
+                Some(deadline) => match timeout_at(deadline, &mut reply).await {
+                    Ok(replied) => replied,
+                    Err(_) if ticket.withdraw() => return all(batch, || late(self.name())),
+                    Err(_) => (&mut reply).await,
+                },
+            };
+            ticket.settle();
+            match replied {
+                Ok(Reply::Answers(answers)) => return answers,
+                Ok(Reply::Again) => {}
+                Err(_) => return all(batch, || lost(self.name())),
+            }
+        }
+        all(batch, || no_runtime(self.name()))
+    }
+
+    fn enqueue<'q>(
+        &self,
+        queue: &'q Arc<Queue>,
+        batch: &[Request],
+    ) -> Result<(Ticket<'q>, queue::Answers), Refusal> {
+        let (ticket, reply, worker) = queue.enqueue(batch.to_vec(), &self.config)?;
+        if let Some(runtime) = worker {
+            // Not under the queue's lock: a runtime that has shut down drops the task here.
+            trip::start(&runtime, Arc::clone(&self.inner), Arc::clone(queue), self.config);
+        }
+        Ok((ticket, reply))
+    }
+
+    fn refused(&self, refusal: Refusal, batch: &[Request]) -> Vec<Answer> {
+        all(batch, || match refusal {
+            Refusal::Full => full(self.name()),
+            Refusal::NoRuntime => no_runtime(self.name()),
+        })
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Backend> Backend for Coalesce<B> {
+    async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let Some(queue) = self.queue(batch) else {
+            return match self.crossing.cross(batch.len(), &self.config) {
+                Some(_passage) => self.alone(batch).await,
+                None => self.refused(Refusal::Full, batch),
+            };
+        };
+        match queue.embark(batch.len(), &self.config) {
+            Some(_passage) => self.alone(batch).await,
+            None => self.queued(queue, batch).await,
+        }
+    }
+
+    fn decide_now(&self, request: &Request) -> Option<Answer> {
+        self.inner.decide_now(request)
+    }
+
+    fn shard(&self, request: &Request) -> Shard {
+        self.inner.shard(request)
+    }
+
+    fn accepts(&self, quota: &Quota) -> Result<(), QuotaError> {
+        self.inner.accepts(quota)
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        self.inner.reset(keys).await
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        self.inner.ready().await
+    }
+
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+}
+
+impl<B: Backend> fmt::Debug for Coalesce<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coalesce")
+            .field("store", &self.inner.name())
+            .field("config", &self.config)
+            .field("usage", &self.usage())
+            .finish()
+    }
+}
+
+fn all(batch: &[Request], error: impl Fn() -> BackendError) -> Vec<Answer> {
+    batch.iter().map(|_| Err(error())).collect()
+}
+
+/// Whether it is not to be sent any more.
+fn is_late(request: &Request, now: Instant) -> bool {
+    request.deadline().is_some_and(|deadline| deadline <= now)
+}
+
+fn late(backend: &'static str) -> BackendError {
+    let message = "still queued at the deadline";
+    BackendError::new(ErrorKind::Timeout, Effect::NotApplied, backend, "decide", message)
+}
+
+fn full(backend: &'static str) -> BackendError {
+    let message = "the queue is full";
+    BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, backend, "decide", message)
+}
+
+fn no_runtime(backend: &'static str) -> BackendError {
+    let message = "queueing needs a running tokio runtime, and there is none";
+    BackendError::new(ErrorKind::Config, Effect::NotApplied, backend, "decide", message)
+}
+
+fn given_up(backend: &'static str) -> BackendError {
+    let message = "no reply by the last deadline of the batch";
+    BackendError::new(ErrorKind::Timeout, Effect::Unknown, backend, "decide", message)
+}
+
+fn unanswered(backend: &'static str) -> BackendError {
+    let message = "the batch came back with too few answers";
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
+}
+
+fn lost(backend: &'static str) -> BackendError {
+    let message = "the batch was lost: the backend panicked, or the runtime shut down";
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
+}
