@@ -3,7 +3,7 @@ use crate::builder::{ConfigError, RedisBuilder};
 use crate::error::{NAME, malformed, unsent};
 use crate::ready;
 use crate::route::{Route, Slot, text};
-use crate::script::{DECIDE, RESET};
+use crate::script::RESET;
 use crate::server::{Call, Patience};
 use crate::take_and_give_back;
 use async_trait::async_trait;
@@ -115,7 +115,7 @@ impl Inner {
 
     /// What one check by itself is answered, without taking it.
     pub(crate) async fn look(&self, request: &Request) -> Result<Answer, BackendError> {
-        self.send_one(request, &Batch::look(request, self.keep)?).await
+        self.send_one(request, &Batch::look(request, self.keep)).await
     }
 
     /// Takes one check by itself.
@@ -136,7 +136,7 @@ impl Inner {
     async fn send(&self, slot: Slot, batch: &Batch<'_>) -> Result<Vec<Answer>, BackendError> {
         let call = Call {
             operation: "decide",
-            script: &DECIDE,
+            script: batch.script(),
             keys: batch.keys().iter().map(|key| text(key)).collect(),
             arguments: vec![batch.argument()],
         };

@@ -1,6 +1,7 @@
 //! A batch on its way to the script `decide` and back: packed once, unpacked once.
 
 use crate::error::{malformed, too_many_checks};
+use crate::script::{Needs, Source};
 use ahash::{HashMap, HashMapExt};
 use limiter_core::algorithm::{BucketReading, CounterReading, LogReading, Reading, WindowReading};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, StorageKey, Timestamp, Verdict};
@@ -31,6 +32,7 @@ pub(crate) struct Batch<'a> {
     entries: Vec<Entry>,
     keys: Vec<&'a StorageKey>,
     packed: Vec<u8>,
+    needs: Needs,
 }
 
 /// Equal requests in a row.
@@ -50,21 +52,54 @@ impl<'a> Batch<'a> {
         }
         let keys = Keys::of(&requests, checks);
         let (entry_of, entries) = entries(&requests, &keys);
-        let mut batch = Self { requests, entry_of, entries, keys: Vec::new(), packed: Vec::new() };
-        batch.write(&keys, keep);
-        batch.keys = keys.in_order();
-        Ok(batch)
+        Ok(Self::write(requests, entry_of, entries, keys, keep))
     }
 
     /// Packs a request that is to be answered and not to be taken.
-    pub(crate) fn look(request: &'a Request, keep: Keep) -> Result<Self, BackendError> {
+    pub(crate) fn look(request: &'a Request, keep: Keep) -> Self {
         let requests = vec![request];
         let keys = Keys::of(&requests, request.checks().len());
-        let entries = vec![Entry { request: 0, count: 0 }];
-        let mut batch = Self { requests, entry_of: vec![0], entries, keys: Vec::new(), packed: Vec::new() };
-        batch.write(&keys, keep);
-        batch.keys = keys.in_order();
-        Ok(batch)
+        Self::write(requests, vec![0], vec![Entry { request: 0, count: 0 }], keys, keep)
+    }
+
+    fn write(
+        requests: Vec<&'a Request>,
+        entry_of: Vec<usize>,
+        entries: Vec<Entry>,
+        keys: Keys<'a>,
+        keep: Keep,
+    ) -> Self {
+        let (mut needs, mut quotas): (Needs, Vec<Quota>) = Default::default();
+        let mut body = Writer(Vec::with_capacity(32 * entries.len()));
+        for entry in &entries {
+            let request = requests[entry.request];
+            if request.checks().len() != 1 || entry.count == 0 {
+                needs.all_or_nothing();
+            }
+            body.instant(request.instant());
+            body.0.extend_from_slice(&entry.count.to_le_bytes());
+            body.short(request.checks().len());
+            for (check, slot) in request.checks().iter().zip(&keys.slots[keys.first_check[entry.request]..]) {
+                let known = quotas.iter().rposition(|quota| *quota == check.quota);
+                let number = known.unwrap_or_else(|| {
+                    needs.algorithm(check.quota.algorithm());
+                    quotas.push(check.quota);
+                    quotas.len() - 1
+                });
+                body.short(keys.position(*slot) + 1);
+                body.short(number + 1);
+                // Above the capacity, one cost is as good as any other.
+                body.double(check.cost.min(check.quota.capacity() + 1));
+            }
+        }
+        let mut packed = Writer::head(keys.plain.len(), &quotas, entries.len(), keep);
+        packed.0.extend_from_slice(&body.0);
+        Self { requests, entry_of, entries, keys: keys.in_order(), packed: packed.0, needs }
+    }
+
+    /// The script that decides it.
+    pub(crate) fn script(&self) -> &'static Source {
+        self.needs.decide()
     }
 
     /// The keys that the script is to declare, each once.
@@ -80,31 +115,6 @@ impl<'a> Batch<'a> {
     /// The script's argument.
     pub(crate) fn argument(&self) -> &[u8] {
         &self.packed
-    }
-
-    fn write(&mut self, keys: &Keys<'a>, keep: Keep) {
-        let mut quotas: Vec<Quota> = Vec::new();
-        let mut requests = Writer(Vec::with_capacity(32 * self.requests.len()));
-        for entry in &self.entries {
-            let request = self.requests[entry.request];
-            requests.instant(request.instant());
-            requests.0.extend_from_slice(&entry.count.to_le_bytes());
-            requests.short(request.checks().len());
-            for (check, slot) in request.checks().iter().zip(&keys.slots[keys.first_check[entry.request]..]) {
-                let known = quotas.iter().rposition(|quota| *quota == check.quota);
-                let number = known.unwrap_or_else(|| {
-                    quotas.push(check.quota);
-                    quotas.len() - 1
-                });
-                requests.short(keys.position(*slot) + 1);
-                requests.short(number + 1);
-                // Above the capacity, one cost is as good as any other.
-                requests.double(check.cost.min(check.quota.capacity() + 1));
-            }
-        }
-        let mut packed = Writer::head(keys.plain.len(), &quotas, self.entries.len(), keep);
-        packed.0.extend_from_slice(&requests.0);
-        self.packed = packed.0;
     }
 
     /// What the script answered to each entry, and how many states were corrupt; `None` if it is not of its form.

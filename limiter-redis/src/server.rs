@@ -57,7 +57,7 @@ impl Server {
             }
             Outcome::Refused(_) => {}
         }
-        match self.send(call.operation, &call.command("EVAL", call.script.text), patience, asking).await? {
+        match self.send(call.operation, &call.command("EVAL", &call.script.text), patience, asking).await? {
             Outcome::Answered(value) => Ok(value),
             Outcome::Refused(error) => Err(CallError::of(call, error)),
         }

@@ -45,3 +45,12 @@ local function not_before(seen, now, window)
   if seen - now > window then return nil end
   return seen
 end
+
+-- The algorithms, by their numbers in limiter-core's `Algorithm::ALL`; those that a batch needs follow this file.
+local algorithms = {}
+
+local function read_clock()
+  local time = call('TIME')
+  clock = time[1] * 1000000 + time[2]
+  return clock
+end

@@ -5,17 +5,17 @@
 --          remainder, whole, rem and l as three doubles
 -- Reading  base: whole, rem
 
-local bucket = { }
+local bucket = {}
+algorithms[0], algorithms[1] = bucket, bucket
 
-function bucket.quota(numbers)
-  local q = { whole = numbers[1], rem = numbers[2], l = numbers[3], fill = numbers[4], fill_rem = numbers[5],
-    capacity = numbers[6] }
-  q.interval = q.whole + q.rem / q.l
-  q.far, q.far_rem = 2 * q.fill, 2 * q.fill_rem
-  if q.far_rem >= q.l then
-    q.far, q.far_rem = q.far + 1, q.far_rem - q.l
+function bucket.quota(from)
+  local whole, rem, l, fill, fill_rem, capacity, rest = decode('<dddddd', batch, from)
+  local far, far_rem = 2 * fill, 2 * fill_rem
+  if far_rem >= l then
+    far, far_rem = far + 1, far_rem - l
   end
-  return q
+  return { algorithm = bucket, whole = whole, rem = rem, l = l, fill = fill, fill_rem = fill_rem,
+    capacity = capacity, interval = whole + rem / l, far = far, far_rem = far_rem }, rest
 end
 
 local function bucket_load(k)

@@ -5,9 +5,11 @@
 -- Reading  the deciding window's start, the count in it
 
 local fixed_window = {}
+algorithms[2] = fixed_window
 
-function fixed_window.quota(numbers)
-  return { limit = numbers[1], window = numbers[2] }
+function fixed_window.quota(from)
+  local limit, window, rest = decode('<dd', batch, from)
+  return { algorithm = fixed_window, limit = limit, window = window }, rest
 end
 
 local function fixed_window_load(k)

@@ -5,9 +5,11 @@
 -- Reading  the deciding instant, the count in its window, the count in the one before
 
 local sliding_counter = {}
+algorithms[4] = sliding_counter
 
-function sliding_counter.quota(numbers)
-  return { limit = numbers[1], window = numbers[2], window_ms = numbers[2] / 1000 }
+function sliding_counter.quota(from)
+  local limit, window, rest = decode('<dd', batch, from)
+  return { algorithm = sliding_counter, limit = limit, window = window, window_ms = window / 1000 }, rest
 end
 
 local function sliding_counter_load(k)

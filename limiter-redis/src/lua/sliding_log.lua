@@ -11,6 +11,7 @@
 --          entry whose leaving frees enough (-1: none)
 
 local sliding_log = {}
+algorithms[3] = sliding_log
 
 local RECORD = '<I7I4I3I7I4I3I7'
 local SIZE = 35
@@ -21,8 +22,9 @@ local MOST = 262144
 -- Below so many records none is dropped.
 local FEW = 64
 
-function sliding_log.quota(numbers)
-  return { limit = numbers[1], window = numbers[2] }
+function sliding_log.quota(from)
+  local limit, window, rest = decode('<dd', batch, from)
+  return { algorithm = sliding_log, limit = limit, window = window }, rest
 end
 
 -- stored: records in Redis; n: with those of this batch. The last is time and total; those between are in `middle`.
