@@ -53,8 +53,8 @@ use tokio::time::{Instant, timeout_at};
 /// - `Unavailable`, not applied: the queue is full;
 /// - `Timeout`, not applied: still waiting at the deadline; unknown: on its way at its trip's last deadline;
 /// - `Config`, not applied: the call would have to wait, and there is no tokio runtime;
-/// - `Unexpected`, unknown: the trip was lost, because the inner backend panicked or the runtime shut down, or its
-///   answers were too few.
+/// - `Unexpected`, unknown: while the trip was on its way the inner backend panicked or the runtime shut down, or
+///   the answers were too few.
 ///
 /// # Panics
 /// A call that travels in its caller's own future panics where the inner backend does. A request with a deadline
@@ -342,7 +342,12 @@ fn unanswered(backend: &'static str) -> BackendError {
     BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
 }
 
+fn panicked(backend: &'static str) -> BackendError {
+    let message = "the backend panicked while it decided the batch";
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
+}
+
 fn lost(backend: &'static str) -> BackendError {
-    let message = "the batch was lost: the backend panicked, or the runtime shut down";
+    let message = "the runtime that carried the batch shut down";
     BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
 }

@@ -6,6 +6,7 @@ use crate::{FULL, always, answers, callers, count, ids, is_empty, layer, ms, set
 use limiter_core::{Algorithm, Backend, CoalesceConfig, Keyspace, Quota, Shard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 
 #[test]
@@ -77,6 +78,17 @@ async fn callers_that_come_back_together_travel_together() {
     let sizes = store.sizes();
     let full = sizes.iter().filter(|size| **size >= 20).sum::<usize>();
     assert!(full > 4_500, "{full} of 5,000 in batches of 20 and more: {sizes:?}");
+}
+
+/// On a worker thread the task that is started last runs first, here the one that carries what waits.
+#[test]
+fn who_can_run_joins_before_a_trip_leaves() {
+    let store = FakeStore::new(|_| Act::After(ms(1)));
+    let layer = layer(&store, always().slots(count(20)));
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let answered = runtime.spawn(async move { answers(callers(&layer, 1..=20)).await });
+    assert_eq!(ids(&runtime.block_on(answered).unwrap()), some(1..=20));
+    assert!(store.seen().len() <= 5, "{:?}", store.sizes());
 }
 
 #[tokio::test(start_paused = true)]

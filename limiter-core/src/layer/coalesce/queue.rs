@@ -39,7 +39,7 @@ pub(super) struct Call {
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
-/// What a caller that waits is told. Its sender dropped: the trip that carried it was lost.
+/// What a caller that waits is told. Its sender dropped: the task that carried it was.
 pub(super) enum Reply {
     /// One per request.
     Answers(Vec<Answer>),

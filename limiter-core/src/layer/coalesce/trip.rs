@@ -1,11 +1,15 @@
 //! The task that carries what waits, one trip after another.
 
 use super::queue::{Call, Queue, Reply};
-use super::{Answer, CoalesceConfig, given_up, is_late, late, unanswered};
+use super::{Answer, CoalesceConfig, given_up, is_late, late, panicked, unanswered};
 use crate::backend::Backend;
 use crate::error::BackendError;
 use crate::request::Request;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -35,7 +39,7 @@ async fn work<B: Backend>(inner: Arc<B>, mut slot: Slot) {
     }
 }
 
-/// A worker's slot. Dropped with its task, be it by a panic or with the runtime, it is free again.
+/// A worker's slot. Dropped with its task, as when the runtime shuts down, it is free again.
 struct Slot {
     queue: Arc<Queue>,
     config: CoalesceConfig,
@@ -105,13 +109,15 @@ impl Trip {
         if self.requests.is_empty() {
             return (Vec::new(), unanswered);
         }
-        let answers = inner.decide(&self.requests);
-        match last_deadline(&self.requests) {
-            None => (answers.await, unanswered),
-            Some(deadline) => match timeout_at(deadline, answers).await {
-                Ok(answers) => (answers, unanswered),
-                Err(_) => (Vec::new(), given_up),
-            },
+        let answers = caught(async { inner.decide(&self.requests).await });
+        let answers = match last_deadline(&self.requests) {
+            None => Ok(answers.await),
+            Some(deadline) => timeout_at(deadline, answers).await,
+        };
+        match answers {
+            Ok(Some(answers)) => (answers, unanswered),
+            Ok(None) => (Vec::new(), panicked),
+            Err(_) => (Vec::new(), given_up),
         }
     }
 
@@ -136,6 +142,17 @@ impl Trip {
             let _gone = reply.send(Reply::Answers(own));
         }
     }
+}
+
+/// What the future gives, unless it panics.
+async fn caught<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    // Unwind safe, as what panicked is not polled again, and the store is shared with other threads in any case.
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// When nobody waits for any of these any more; `None`: somebody waits without end.
