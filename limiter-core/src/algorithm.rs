@@ -162,7 +162,7 @@ pub trait Step {
     /// Decides one request of `cost` at `now`; `state` changes only if it is admitted.
     ///
     /// The state may be forgotten once the decision's `reset_after` has passed.
-    #[inline]
+    #[inline(always)]
     fn step(state: &mut Self::State, quota: &Quota, cost: u64, now: Timestamp) -> Decision {
         let reading = Self::read(state, quota, cost, now);
         let decision = Self::decide(&reading, quota, cost, now);

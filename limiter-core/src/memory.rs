@@ -12,13 +12,13 @@ use crate::request::{Check, Request};
 use crate::time::Timestamp;
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
-use shard::{LogRoom, Shard, Visit};
+use shard::{LogRoom, Shard, Visit, with_algorithm};
 use smallvec::SmallVec;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use table::Name;
+use table::{Name, Stored};
 
 /// The in-process store. Clones share one.
 ///
@@ -180,18 +180,31 @@ impl MemoryBuilder {
 }
 
 impl Inner {
+    /// The verdict, as `wrap` makes it: so that it is written where the caller wants it, as a copy of what was just
+    /// written piecemeal waits for it.
     #[inline]
-    fn answer(&self, request: &Request) -> Verdict {
+    fn answer<T>(&self, request: &Request, wrap: impl Fn(Verdict) -> T) -> T {
         let now = request.now();
         let may_drop = self.may_drop(request.instant(), now);
         match request.checks() {
             [check] => {
                 let visit = self.visit(check, now, may_drop);
-                // Unlocked before the verdict is made of it.
-                let decision = self.shards[self.index(visit.hash)].lock().decide(&visit);
-                Verdict::one(decision)
+                with_algorithm!(check.quota.algorithm(), A => self.answer_one::<A, T>(&visit, wrap))
             }
-            checks => self.answer_all(checks.iter().map(|check| self.visit(check, now, may_drop)).collect()),
+            checks => {
+                wrap(self.answer_all(checks.iter().map(|check| self.visit(check, now, may_drop)).collect()))
+            }
+        }
+    }
+
+    /// Never inlined, so that each algorithm writes its verdict to where the caller wants it.
+    #[inline(never)]
+    fn answer_one<A: Stored, T>(&self, visit: &Visit<'_>, wrap: impl Fn(Verdict) -> T) -> T {
+        let mut shard = self.shards[self.index(visit.hash)].lock();
+        match shard.decide_known::<A>(visit) {
+            // Written before the unlocking, which waits for what was written: whoever reads it next need not.
+            Some(decision) => wrap(Verdict::one(decision)),
+            None => wrap(Verdict::one(shard.decide_newcomer::<A>(visit))),
         }
     }
 
@@ -275,11 +288,11 @@ const NAME: &str = "memory";
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Memory {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
-        batch.iter().map(|request| Ok(self.inner.answer(request))).collect()
+        batch.iter().map(|request| self.inner.answer(request, Ok)).collect()
     }
 
     fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
-        Some(Ok(self.inner.answer(request)))
+        self.inner.answer(request, |verdict| Some(Ok(verdict)))
     }
 
     fn shard(&self, _request: &Request) -> StorePart {

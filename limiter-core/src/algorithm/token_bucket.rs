@@ -81,7 +81,7 @@ impl Step for TokenBucket {
     type State = Bucket;
     type Reading = BucketReading;
 
-    #[inline]
+    #[inline(always)]
     fn read(state: &Bucket, quota: &Quota, _cost: u64, now: Timestamp) -> BucketReading {
         if quota.denominator() == 1 {
             let full_at = Span { whole: state.full_at.ceil(), rem: 0 };
@@ -90,7 +90,7 @@ impl Step for TokenBucket {
         read(state, quota, now)
     }
 
-    #[inline]
+    #[inline(always)]
     fn decide(reading: &BucketReading, quota: &Quota, cost: u64, now: Timestamp) -> Decision {
         if quota.denominator() == 1 {
             let base = Span { whole: reading.base.whole, rem: 0 };
@@ -99,7 +99,7 @@ impl Step for TokenBucket {
         decide(reading, quota, cost, now)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(state: &mut Bucket, reading: &BucketReading, quota: &Quota, cost: u64) {
         if quota.denominator() == 1 {
             let base = Span { whole: reading.base.whole, rem: 0 };
@@ -135,6 +135,7 @@ impl Step for TokenBucket {
     }
 }
 
+// Always inlined, so that a decision stays in registers until it is written where it is wanted.
 // Each is compiled twice: for quotas of whole microseconds per permit, which most are, no remainder is computed.
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! One independently locked part of the store.
 
 use super::table::{Name, Slot, Stored, Tables};
-use crate::algorithm::{Algorithm, FixedWindow, LeakyBucket, Log, SlidingCounter, SlidingLog, TokenBucket};
+use crate::algorithm::{Log, SlidingLog};
 use crate::decision::Decision;
 use crate::quota::Quota;
 use crate::time::Timestamp;
@@ -54,29 +54,30 @@ const SWEEP_PAUSE: u64 = 10;
 macro_rules! with_algorithm {
     ($algorithm:expr, $A:ident => $body:expr) => {
         match $algorithm {
-            Algorithm::TokenBucket => {
-                type $A = TokenBucket;
+            crate::algorithm::Algorithm::TokenBucket => {
+                type $A = crate::algorithm::TokenBucket;
                 $body
             }
-            Algorithm::LeakyBucket => {
-                type $A = LeakyBucket;
+            crate::algorithm::Algorithm::LeakyBucket => {
+                type $A = crate::algorithm::LeakyBucket;
                 $body
             }
-            Algorithm::FixedWindow => {
-                type $A = FixedWindow;
+            crate::algorithm::Algorithm::FixedWindow => {
+                type $A = crate::algorithm::FixedWindow;
                 $body
             }
-            Algorithm::SlidingLog => {
-                type $A = SlidingLog;
+            crate::algorithm::Algorithm::SlidingLog => {
+                type $A = crate::algorithm::SlidingLog;
                 $body
             }
-            Algorithm::SlidingCounter => {
-                type $A = SlidingCounter;
+            crate::algorithm::Algorithm::SlidingCounter => {
+                type $A = crate::algorithm::SlidingCounter;
                 $body
             }
         }
     };
 }
+pub(super) use with_algorithm;
 
 impl Shard {
     pub(super) fn new(capacity: usize, logs: Arc<LogRoom>, grace: u64, hasher: ahash::RandomState) -> Self {
@@ -146,17 +147,24 @@ impl Shard {
 
     #[inline]
     fn decide_by<A: Stored>(&mut self, visit: &Visit<'_>) -> Decision {
-        match A::table(&mut self.own).find(visit.name, visit.hash) {
-            Some(slot) => self.logs.step::<A>(slot, visit),
+        match self.decide_known::<A>(visit) {
+            Some(decision) => decision,
             None => self.decide_newcomer::<A>(visit),
         }
+    }
+
+    /// Decides for a key that has a state of its own.
+    #[inline(always)]
+    pub(super) fn decide_known<A: Stored>(&mut self, visit: &Visit<'_>) -> Option<Decision> {
+        let slot = A::table(&mut self.own).find(visit.name, visit.hash)?;
+        Some(self.logs.step::<A>(slot, visit))
     }
 
     /// A key without a state of its own goes on from the state that it may have shared, and gets its own if
     /// there is room. What is not admitted copies nothing.
     #[cold]
     #[inline(never)]
-    fn decide_newcomer<A: Stored>(&mut self, visit: &Visit<'_>) -> Decision {
+    pub(super) fn decide_newcomer<A: Stored>(&mut self, visit: &Visit<'_>) -> Decision {
         let decision = self.preview_by::<A>(visit, 0);
         if !decision.allowed || visit.cost == 0 {
             return decision;
@@ -224,7 +232,7 @@ impl LogRoom {
     }
 
     /// A step on a slot whose weight is counted.
-    #[inline]
+    #[inline(always)]
     fn step<A: Stored>(&self, slot: &mut A::Slot, visit: &Visit<'_>) -> Decision {
         let before = A::weight(slot.state());
         let decision = A::step(slot.state_mut(), visit.quota, visit.cost, visit.now);
