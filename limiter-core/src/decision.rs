@@ -92,6 +92,15 @@ impl Verdict {
         self.decisions.as_slice()
     }
 
+    /// The one decision on a request of one check.
+    #[inline(always)]
+    pub(crate) fn only(&self) -> Option<&Decision> {
+        match &self.decisions {
+            OneOrMany::One([only]) => Some(only),
+            OneOrMany::Many(_) => None,
+        }
+    }
+
     /// Whether the request was granted.
     #[must_use]
     #[inline]
@@ -107,10 +116,10 @@ impl Verdict {
     #[must_use]
     #[inline]
     pub fn summary(&self) -> Option<Decision> {
-        if let [only] = self.decisions() {
-            return Some(*only);
+        match self.decisions() {
+            [only] => Some(*only),
+            _ => self.binding(),
         }
-        self.binding()
     }
 
     fn binding(&self) -> Option<Decision> {

@@ -92,6 +92,12 @@ impl Keyspace {
     pub fn key(self, key: &[u8]) -> StorageKey {
         StorageKey { keyspace: self, key: KeyBytes::new(key), placement: None }
     }
+
+    /// The storage key of an empty key, for [`fill`](StorageKey::fill) to write another where it is to stay.
+    #[inline(always)]
+    pub(crate) fn blank(self) -> StorageKey {
+        StorageKey { keyspace: self, key: KeyBytes { bytes: [0; DIGEST], len: 0 }, placement: None }
+    }
 }
 
 impl PartialEq for Keyspace {
@@ -149,6 +155,12 @@ impl StorageKey {
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.key.as_slice()
+    }
+
+    /// Writes the caller's key into a [`blank`](Keyspace::blank) one.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, key: &[u8]) {
+        self.key.fill(key);
     }
 
     /// The same key, placed: checks of one request whose keys have one placement are decided in one step also
@@ -254,20 +266,56 @@ struct KeyBytes {
     len: u8,
 }
 
+/// Copies a key: one of the usual lengths, 16 to 32 bytes, as its first and its last 16 without a call.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    if let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>())
+        && from.len() <= 32
+        && to.len() == from.len()
+    {
+        if let Some(to) = to.first_chunk_mut() {
+            *to = *first;
+        }
+        if let Some(to) = to.last_chunk_mut() {
+            *to = *last;
+        }
+    } else {
+        to.copy_from_slice(from);
+    }
+}
+
 /// The length of a SHA-512 digest; longer than any key that is kept as it is.
 const DIGEST: usize = 64;
 
 impl KeyBytes {
-    #[inline]
+    #[inline(always)]
     fn new(key: &[u8]) -> Self {
         let mut bytes = [0; DIGEST];
         match (bytes.get_mut(..key.len()), u8::try_from(key.len())) {
             (Some(kept), Ok(len)) if key.len() < DIGEST => {
-                kept.copy_from_slice(key);
+                copy(kept, key);
                 Self { len, bytes }
             }
             _ => Self { len: 64, bytes: Sha512::digest(key).into() },
         }
+    }
+
+    /// Writes a key over an empty one.
+    #[inline(always)]
+    fn fill(&mut self, key: &[u8]) {
+        match (self.bytes.get_mut(..key.len()), u8::try_from(key.len())) {
+            (Some(kept), Ok(len)) if key.len() < DIGEST => {
+                copy(kept, key);
+                self.len = len;
+            }
+            _ => self.digest(key),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn digest(&mut self, key: &[u8]) {
+        *self = Self { len: 64, bytes: Sha512::digest(key).into() };
     }
 
     #[inline]

@@ -18,7 +18,10 @@ use crate::scope::{Caller, Scope};
 use crate::time::Timestamp;
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -66,6 +69,9 @@ pub struct RateLimiter {
 
 struct Inner {
     rules: Box<[ActiveRule]>,
+    /// Whether there is one rule, whose own quota counts by [`Scope::KEY`], at the store's own time: the usual
+    /// limiter, which needs nothing but the key to be looked at.
+    plain: bool,
     backend: Arc<dyn Backend>,
     on_error: OnError,
     clock: Option<Clock>,
@@ -181,6 +187,7 @@ impl RateLimiter {
     ///
     /// # Cancel safety
     /// Dropping the future may leave the request recorded; never twice.
+    #[inline]
     pub fn check<'c>(
         &self,
         caller: impl Into<Caller<'c>> + Send,
@@ -192,23 +199,20 @@ impl RateLimiter {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub async fn check_n<'c>(
+    #[inline]
+    pub fn check_n<'c>(
         &self,
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
-    ) -> Result<Decision, Error> {
-        // A scrutinee would keep the caller in the future while it waits.
-        let request = match self.at_once(&caller.into(), cost, summary) {
-            AtOnce::Answered(decision) => return decision,
-            AtOnce::Ask(request) => request,
-        };
-        self.ask(request, summary).await
+    ) -> impl Future<Output = Result<Decision, Error>> + Send {
+        Deciding { limiter: self, caller: Some(caller), cost, asking: None, made: PhantomData }
     }
 
     /// Where the caller stands; consumes nothing.
     ///
     /// # Errors
     /// As [`check`](Self::check).
+    #[inline]
     pub fn peek<'c>(
         &self,
         caller: impl Into<Caller<'c>> + Send,
@@ -220,25 +224,18 @@ impl RateLimiter {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub async fn check_rules<'c>(
+    pub fn check_rules<'c>(
         &self,
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
-    ) -> Result<RulesVerdict, Error> {
-        let request = match self.at_once(&caller.into(), cost, RulesVerdict::of) {
-            AtOnce::Answered(verdict) => return verdict,
-            AtOnce::Ask(request) => request,
-        };
-        self.ask(request, RulesVerdict::of).await
+    ) -> impl Future<Output = Result<RulesVerdict, Error>> + Send {
+        Deciding { limiter: self, caller: Some(caller), cost, asking: None, made: PhantomData }
     }
 
     /// The decision at cost 1 where it can be given without waiting, for callers without a runtime: always
     /// with [`Memory`](crate::Memory). `None`: it cannot, or it is an error; ask [`check`](Self::check).
     pub fn check_now<'c>(&self, caller: impl Into<Caller<'c>>) -> Option<Decision> {
-        match self.at_once(&caller.into(), 1, summary) {
-            AtOnce::Answered(decision) => decision.ok(),
-            AtOnce::Ask(_) => None,
-        }
+        self.at_once(caller.into(), 1).ok()
     }
 
     /// Waits for a permit, at most `max_wait`: for its turn, and for `retry_after` where it is denied.
@@ -342,56 +339,80 @@ impl RateLimiter {
         Ok(self.inner.backend.ready().await?)
     }
 
-    /// Asks for the answer that needs no wait, and takes from it what is wanted.
-    #[inline]
-    fn at_once<T>(
-        &self,
-        caller: &Caller<'_>,
-        cost: u64,
-        take: impl FnOnce(&Request, &Verdict) -> Option<T>,
-    ) -> AtOnce<T> {
-        let request = match self.request(caller, cost) {
-            Ok(request) => request,
-            Err(error) => return AtOnce::Answered(Err(error)),
-        };
-        match self.inner.backend.decide_now(&request) {
-            None => AtOnce::Ask(Box::new(request)),
-            Some(answer) => AtOnce::Answered(self.answered(&request, Some(answer), take)),
+    /// The answer that needs no wait, or what is to be waited for.
+    #[inline(always)]
+    fn at_once<'l, T: Wanted>(&'l self, caller: Caller<'_>, cost: u64) -> Result<T, Asking<'l, T>> {
+        match (self.inner.plain, &*self.inner.rules, caller.key()) {
+            (true, [rule], Some(key)) => self.at_once_by_key(rule, key, cost),
+            _ => self.at_once_by_rules(caller, cost),
         }
     }
 
-    async fn ask<T>(
-        &self,
-        request: Box<Request>,
-        take: impl FnOnce(&Request, &Verdict) -> Option<T>,
-    ) -> Result<T, Error> {
-        let answer = self.inner.backend.decide(std::slice::from_ref(&*request)).await.pop();
-        self.answered(&request, answer, take)
+    /// The request is made where it stays: a copy of what was just written piecemeal waits for it.
+    #[inline(never)]
+    fn at_once_by_key<'l, T: Wanted>(
+        &'l self,
+        rule: &ActiveRule,
+        key: &[u8],
+        cost: u64,
+    ) -> Result<T, Asking<'l, T>> {
+        let quota = rule.quota();
+        let mut request = Request::blank(rule.keyspace(quota.algorithm()), quota, cost);
+        request.fill(key);
+        match self.inner.backend.decide_now(&request) {
+            Some(Ok(ref verdict)) if let Some(only) = verdict.only() => Ok(T::of_one(&request, only)),
+            answer => self.now_or_ask(&request, answer),
+        }
+    }
+
+    #[inline(never)]
+    fn at_once_by_rules<'l, T: Wanted>(&'l self, caller: Caller<'_>, cost: u64) -> Result<T, Asking<'l, T>> {
+        match self.request(&caller, cost) {
+            Ok(request) => self.now_or_ask(&request, self.inner.backend.decide_now(&request)),
+            Err(error) => Err(Box::pin(async { Err(error) })),
+        }
+    }
+
+    #[inline(never)]
+    fn now_or_ask<'l, T: Wanted>(
+        &'l self,
+        request: &Request,
+        answer: Option<Result<Verdict, BackendError>>,
+    ) -> Result<T, Asking<'l, T>> {
+        if answer.is_some() {
+            return self.wanted(request, answer).map_err(|error| Box::pin(async { Err(error) }) as _);
+        }
+        let request = request.clone();
+        Err(Box::pin(async move {
+            let answer = self.inner.backend.decide(std::slice::from_ref(&request)).await.pop();
+            self.wanted(&request, answer)
+        }))
     }
 
     /// What is wanted of the answer, if it is one: a verdict with a decision per check.
-    #[inline]
-    fn answered<T>(
+    fn wanted<T: Wanted>(
         &self,
         request: &Request,
         answer: Option<Result<Verdict, BackendError>>,
-        take: impl FnOnce(&Request, &Verdict) -> Option<T>,
     ) -> Result<T, Error> {
-        let shaped = |verdict: &Verdict| verdict.decisions().len() == request.checks().len();
-        let taken = match answer {
-            Some(Ok(verdict)) if shaped(&verdict) => take(request, &verdict),
+        let wanted = match answer {
+            Some(Ok(verdict)) if verdict.decisions().len() == request.checks().len() => {
+                T::of(request, &verdict)
+            }
             Some(Err(error)) => return Err(error.into()),
             _ => None,
         };
-        taken.ok_or_else(|| unanswered(self.inner.backend.name()))
+        wanted.ok_or_else(|| unanswered(self.inner.backend.name()))
     }
 
-    #[inline]
+    #[inline(never)]
     fn request(&self, caller: &Caller<'_>, cost: u64) -> Result<Request, Error> {
         let request = match &*self.inner.rules {
             [rule] => {
                 let (keyspace, quota, key) = self.asked(rule, caller)?;
-                Request::single(keyspace, &key, quota, cost)
+                let mut request = Request::blank(keyspace, quota, cost);
+                request.fill(&key);
+                request
             }
             rules => {
                 let checks = rules.iter().map(|rule| {
@@ -408,7 +429,6 @@ impl RateLimiter {
     }
 
     /// What a rule asks for a caller: the keyspace of the quota's algorithm, the quota, and the caller's key.
-    #[inline]
     fn asked<'c>(
         &self,
         rule: &ActiveRule,
@@ -436,17 +456,63 @@ impl RateLimiter {
     }
 }
 
-/// What came of asking for an answer that needs no wait.
-enum AtOnce<T> {
-    Answered(Result<T, Error>),
-    /// None: this is to be asked. On the heap, so that the future of a decision stays small; a trip to a store
-    /// costs a thousand times more.
-    Ask(Box<Request>),
+/// On the heap, so that the future of a decision stays small; a trip to a store costs a thousand times more.
+type Asking<'l, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'l>>;
+
+/// A decision in the making. Nothing happens before it is polled.
+///
+/// Written by hand: the state of an `async` block is moved, and read at another width than it was written.
+struct Deciding<'l, 'c, C, T> {
+    limiter: &'l RateLimiter,
+    caller: Option<C>,
+    cost: u64,
+    asking: Option<Asking<'l, T>>,
+    made: PhantomData<fn() -> Caller<'c>>,
 }
 
-#[inline]
-fn summary(_request: &Request, verdict: &Verdict) -> Option<Decision> {
-    verdict.summary()
+/// Nothing in it is pinned in place.
+impl<C, T> Unpin for Deciding<'_, '_, C, T> {}
+
+impl<'c, C: Into<Caller<'c>>, T: Wanted> Future for Deciding<'_, 'c, C, T> {
+    type Output = Result<T, Error>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(caller) = self.caller.take() {
+            return match self.limiter.at_once(caller.into(), self.cost) {
+                Ok(wanted) => Poll::Ready(Ok(wanted)),
+                Err(asking) => self.asking.insert(asking).as_mut().poll(context),
+            };
+        }
+        match &mut self.asking {
+            Some(asking) => asking.as_mut().poll(context),
+            None => polled_again(),
+        }
+    }
+}
+
+/// What can be wanted of a verdict.
+trait Wanted: Sized {
+    fn of(request: &Request, verdict: &Verdict) -> Option<Self>;
+
+    /// Of the verdict on a request of one check.
+    fn of_one(request: &Request, decision: &Decision) -> Self;
+}
+
+impl Wanted for Decision {
+    fn of(_request: &Request, verdict: &Verdict) -> Option<Self> {
+        verdict.summary()
+    }
+
+    #[inline(always)]
+    fn of_one(_request: &Request, decision: &Self) -> Self {
+        *decision
+    }
+}
+
+#[cold]
+fn polled_again() -> ! {
+    panic!("a decision was polled again after it was given")
 }
 
 #[cold]

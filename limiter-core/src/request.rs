@@ -86,17 +86,26 @@ impl Request {
     ///
     /// # Errors
     /// The key is of another algorithm than its quota.
-    #[inline]
+    #[inline(always)]
     pub fn one(check: Check) -> Result<Self, RequestError> {
         check.matches(0)?;
         Ok(Self { checks: OneOrMany::one(check), at: None, deadline: None })
     }
 
-    /// A request of one check of a key in the quota's keyspace.
-    #[inline]
-    pub(crate) fn single(keyspace: Keyspace, key: &[u8], quota: Quota, cost: u64) -> Self {
-        let check = Check { key: keyspace.key(key), quota, cost };
+    /// A request of one check, whose key is still to be [filled](Self::fill) in.
+    #[inline(always)]
+    pub(crate) fn blank(keyspace: Keyspace, quota: Quota, cost: u64) -> Self {
+        let check = Check { key: keyspace.blank(), quota, cost };
         Self { checks: OneOrMany::one(check), at: None, deadline: None }
+    }
+
+    /// Writes the key of a [`blank`](Self::blank) request where it stays: a copy of what was just written
+    /// piecemeal waits for it.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, key: &[u8]) {
+        if let OneOrMany::One([check]) = &mut self.checks {
+            check.key.fill(key);
+        }
     }
 
     /// A request of these checks, at the store's own time.

@@ -100,8 +100,12 @@ impl ActiveRule {
         self.quota.set(quota);
     }
 
+    /// Whether it has one quota for all, and counts by the caller's key.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.chooser.is_none() && self.scope == Scope::key()
+    }
+
     /// The quota that was chosen for this caller, if one was.
-    #[inline]
     pub(crate) fn chosen(&self, caller: &Caller<'_>) -> Option<Quota> {
         self.chooser.as_ref().and_then(|choose| choose(caller))
     }
@@ -112,14 +116,7 @@ impl ActiveRule {
 
     #[inline]
     pub(crate) fn keyspace(&self, algorithm: Algorithm) -> Keyspace {
-        let [token, leaky, fixed, log, counter] = self.keyspaces;
-        match algorithm {
-            Algorithm::TokenBucket => token,
-            Algorithm::LeakyBucket => leaky,
-            Algorithm::FixedWindow => fixed,
-            Algorithm::SlidingLog => log,
-            Algorithm::SlidingCounter => counter,
-        }
+        self.keyspaces[algorithm as usize]
     }
 }
 

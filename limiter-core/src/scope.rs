@@ -57,7 +57,6 @@ impl Scope {
     ///
     /// # Errors
     /// The part that the caller does not have.
-    #[inline]
     pub(crate) fn key_of<'c>(&self, caller: &'c Caller<'_>) -> Result<Cow<'c, [u8]>, &Cow<'static, str>> {
         match &self.parts[..] {
             [] => Ok(Cow::Borrowed(&[])),
@@ -131,8 +130,9 @@ impl<'a> Caller<'a> {
 
     /// The key, where the caller is just a key.
     #[must_use]
+    #[inline]
     pub fn key(&self) -> Option<&[u8]> {
-        self.get(Scope::KEY)
+        self.key.as_deref()
     }
 
     pub(crate) fn is_nobody(&self) -> bool {

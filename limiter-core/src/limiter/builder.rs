@@ -65,8 +65,9 @@ impl RateLimiterBuilder {
             backend.accepts(&rule.quota())?;
             Ok(rule)
         });
-        let rules = rules.collect::<Result<_, Error>>()?;
-        Ok(RateLimiter { inner: Arc::new(Inner { rules, backend, on_error, clock }) })
+        let rules = rules.collect::<Result<Box<[_]>, Error>>()?;
+        let plain = clock.is_none() && matches!(&*rules, [rule] if rule.is_plain());
+        Ok(RateLimiter { inner: Arc::new(Inner { rules, plain, backend, on_error, clock }) })
     }
 }
 

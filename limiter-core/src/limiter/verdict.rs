@@ -1,6 +1,7 @@
+use super::Wanted;
 use crate::decision::{Decision, Verdict};
 use crate::quota::Quota;
-use crate::request::Request;
+use crate::request::{Check, Request};
 
 /// What was decided under each rule, and the quota that decided: also where it was chosen for the caller, or has
 /// changed since.
@@ -40,17 +41,25 @@ pub struct RuleDecision {
     pub decision: Decision,
 }
 
-impl RulesVerdict {
-    pub(super) fn of(request: &Request, verdict: &Verdict) -> Option<Self> {
+impl Wanted for RulesVerdict {
+    fn of(request: &Request, verdict: &Verdict) -> Option<Self> {
         let decided = request.checks().iter().zip(verdict.decisions());
-        let rules = decided.map(|(check, decision)| RuleDecision {
-            rule: check.key.keyspace().rule(),
-            quota: check.quota,
-            decision: *decision,
-        });
-        Some(Self { rules: rules.collect(), summary: verdict.summary()? })
+        Some(Self { rules: decided.map(RuleDecision::of).collect(), summary: verdict.summary()? })
     }
 
+    fn of_one(request: &Request, decision: &Decision) -> Self {
+        let rules = request.checks().iter().map(|check| RuleDecision::of((check, decision)));
+        Self { rules: rules.collect(), summary: *decision }
+    }
+}
+
+impl RuleDecision {
+    fn of((check, decision): (&Check, &Decision)) -> Self {
+        Self { rule: check.key.keyspace().rule(), quota: check.quota, decision: *decision }
+    }
+}
+
+impl RulesVerdict {
     /// One decision per rule, in the order in which the limiter was given them.
     #[must_use]
     pub fn rules(&self) -> &[RuleDecision] {

@@ -1,7 +1,7 @@
 //! A quota that is read with every decision and hardly ever written.
 
 use crate::quota::{Quota, Words};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// A sequence lock: readers write nothing, so that cores which decide at the same time do not slow each other,
@@ -33,13 +33,15 @@ impl QuotaCell {
         if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
             return Quota::from_words(words);
         }
-        self.get_from_writer()
+        // Read here too: a call that returned the quota would put it into memory, on the usual way as well.
+        let _writer = self.wait();
+        Quota::from_words(self.read())
     }
 
     #[cold]
-    fn get_from_writer(&self) -> Quota {
-        let _writer = self.writer.lock();
-        Quota::from_words(self.read())
+    #[inline(never)]
+    fn wait(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock()
     }
 
     pub(super) fn set(&self, quota: Quota) {
