@@ -1,20 +1,24 @@
 //! A backend from a URL.
 
 use crate::Backend;
+use std::error::Error;
 use std::sync::Arc;
 
 /// A URL that names no store of this build.
 ///
 /// It quotes the scheme alone: the rest of a URL may hold a password.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The text has no scheme.
     #[error("a store's URL starts with a scheme, such as memory://")]
     NoScheme,
     /// The scheme is no store's.
-    #[error("scheme {0:?} is no store's; there is memory://")]
-    UnknownScheme(String),
+    #[error("scheme {scheme:?} is no store's; there are {}", known())]
+    UnknownScheme {
+        /// The scheme that was asked for.
+        scheme: String,
+    },
     /// The store is there, and its cargo feature is off.
     #[error("{scheme}:// needs the cargo feature {feature:?} of distributed-rate-limiter")]
     FeatureOff {
@@ -23,15 +27,73 @@ pub enum ConnectError {
         /// The feature to turn on.
         feature: &'static str,
     },
-    /// The URL says more than the store understands.
-    #[error("memory:// takes nothing after it")]
-    Superfluous,
+    /// The store does not understand what follows the scheme.
+    #[error("{scheme}://: {reason}")]
+    Store {
+        /// The scheme that was asked for.
+        scheme: &'static str,
+        /// Why.
+        #[source]
+        reason: Arc<dyn Error + Send + Sync>,
+    },
 }
 
-/// The backend that a URL names: `memory://`, the in-process store.
+type Opened = Result<Arc<dyn Backend>, Box<dyn Error + Send + Sync>>;
+
+/// A store: its feature, its schemes, and how it is made of a URL; `None` where the feature is off.
+struct Store {
+    feature: &'static str,
+    schemes: &'static [&'static str],
+    open: Option<fn(&str) -> Opened>,
+}
+
+const STORES: [Store; 2] = [
+    Store { feature: "memory", schemes: &["memory"], open: MEMORY },
+    Store {
+        feature: "redis",
+        schemes: &[
+            "redis",
+            "rediss",
+            "redis+unix",
+            "redis-cluster",
+            "rediss-cluster",
+            "redis-sentinel",
+            "rediss-sentinel",
+        ],
+        open: REDIS,
+    },
+];
+
+#[cfg(not(feature = "memory"))]
+const MEMORY: Option<fn(&str) -> Opened> = None;
+#[cfg(feature = "memory")]
+const MEMORY: Option<fn(&str) -> Opened> = Some(|url| {
+    if url == "memory://" {
+        Ok(Arc::new(crate::Memory::new()))
+    } else {
+        Err("it takes nothing after it".into())
+    }
+});
+
+#[cfg(not(feature = "redis"))]
+const REDIS: Option<fn(&str) -> Opened> = None;
+#[cfg(feature = "redis")]
+const REDIS: Option<fn(&str) -> Opened> =
+    Some(|url| Ok(Arc::new(crate::Coalesce::new(crate::Redis::connect(url)?, crate::CoalesceConfig::new()))));
+
+fn known() -> String {
+    let schemes = STORES.iter().flat_map(|store| store.schemes).map(|scheme| format!("{scheme}://"));
+    schemes.collect::<Vec<_>>().join(", ")
+}
+
+/// The backend that a URL names, with what makes it fast in front of it: `memory://`, the in-process store;
+/// `redis://..` and its kin, Redis behind [`Coalesce`](crate::Coalesce).
+///
+/// Nothing is connected yet, so that a store which is down is no error here.
 ///
 /// # Errors
-/// No scheme, a scheme that is no store's, or one whose cargo feature is off, which the error names.
+/// No scheme, a scheme that is no store's, one whose cargo feature is off, which the error names, or a URL that the
+/// store does not understand.
 ///
 /// # Example
 /// ```
@@ -39,7 +101,7 @@ pub enum ConnectError {
 ///
 /// assert_eq!(connect("memory://")?.name(), "memory");
 /// let error = connect("gopher://").err().map(|error| error.to_string());
-/// assert_eq!(error.as_deref(), Some("scheme \"gopher\" is no store's; there is memory://"));
+/// assert!(error.is_some_and(|error| error.starts_with("scheme \"gopher\" is no store's; there are memory://")));
 /// # Ok::<(), distributed_rate_limiter::ConnectError>(())
 /// ```
 pub fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
@@ -47,46 +109,61 @@ pub fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
     let is_scheme = |(scheme, _): &(&str, &str)| {
         scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
     };
-    let (scheme, rest) = url.split_once("://").filter(is_scheme).ok_or(ConnectError::NoScheme)?;
-    match scheme {
-        "memory" if !rest.is_empty() => Err(ConnectError::Superfluous),
-        "memory" => memory(),
-        _ => Err(ConnectError::UnknownScheme(scheme.to_owned())),
-    }
-}
-
-#[cfg(feature = "memory")]
-#[expect(clippy::unnecessary_wraps, reason = "an error where the feature is off")]
-fn memory() -> Result<Arc<dyn Backend>, ConnectError> {
-    Ok(Arc::new(crate::Memory::new()))
-}
-
-#[cfg(not(feature = "memory"))]
-fn memory() -> Result<Arc<dyn Backend>, ConnectError> {
-    Err(ConnectError::FeatureOff { scheme: "memory", feature: "memory" })
+    let (scheme, _) = url.split_once("://").filter(is_scheme).ok_or(ConnectError::NoScheme)?;
+    let named =
+        STORES.iter().find_map(|store| Some((store, *store.schemes.iter().find(|known| **known == scheme)?)));
+    let Some((store, scheme)) = named else {
+        return Err(ConnectError::UnknownScheme { scheme: scheme.to_owned() });
+    };
+    let open = store.open.ok_or(ConnectError::FeatureOff { scheme, feature: store.feature })?;
+    open(url).map_err(|reason| ConnectError::Store { scheme, reason: reason.into() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn shown(url: &str) -> String {
+        connect(url).err().map(|error| format!("{error} {error:?}")).unwrap()
+    }
+
     #[test]
     fn a_url_without_a_scheme_is_refused() {
-        assert_eq!(connect("memory").err(), Some(ConnectError::NoScheme));
-        assert_eq!(connect("user:secret://host").err(), Some(ConnectError::NoScheme));
+        for url in ["memory", "user:secret://host"] {
+            assert!(matches!(connect(url), Err(ConnectError::NoScheme)), "{url}");
+        }
     }
 
     #[test]
+    #[cfg(feature = "memory")]
     fn what_follows_memory_is_refused_and_not_quoted() {
-        let error = connect("memory://user:secret@host").err();
-        assert_eq!(error, Some(ConnectError::Superfluous));
-        assert!(error.is_some_and(|e| !format!("{e} {e:?}").contains("secret")));
+        let shown = shown("memory://user:secret@host");
+        assert!(shown.contains("takes nothing") && !shown.contains("secret"), "{shown}");
     }
 
     #[test]
-    #[cfg(not(feature = "memory"))]
+    #[cfg(feature = "redis")]
+    fn a_url_that_redis_does_not_understand_is_refused_and_not_quoted() {
+        for url in ["redis://user:secret@host:port", "redis-sentinel://user:secret@host:26379"] {
+            let shown = shown(url);
+            assert!(shown.starts_with("redis") && !shown.contains("secret"), "{shown}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "redis")]
+    fn redis_that_is_down_is_no_error_yet() {
+        assert_eq!(connect("redis://127.0.0.1:1").map(|backend| backend.name()).unwrap(), "redis");
+    }
+
+    #[test]
     fn a_store_whose_feature_is_off_names_the_feature() {
-        let error = connect("memory://").err().map(|e| e.to_string());
-        assert!(error.is_some_and(|e| e.contains("cargo feature \"memory\"")));
+        for store in STORES.iter().filter(|store| store.open.is_none()) {
+            for scheme in store.schemes {
+                assert!(
+                    shown(&format!("{scheme}://")).contains(&format!("cargo feature {:?}", store.feature))
+                );
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Exact rate limits: several rules decided in one step, in this process today, and shared by many processes
-//! through a store they already run as the stores arrive.
+//! Exact rate limits: several rules decided in one step, in this process or shared by many processes through a
+//! store they already run.
 //!
 //! ```
 //! use distributed_rate_limiter::{RateLimiter, connect};
@@ -24,6 +24,8 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `memory` | yes | [`Memory`], the in-process store, and `memory://` in [`connect`] |
+//! | `redis` | no | `Redis`, a server, a cluster or behind Sentinel, and `redis://`, `redis-cluster://`, `redis-sentinel://` in [`connect`] |
+//! | `tls` | no | `rediss://` and its kin, by rustls |
 //! | `serde` | no | [`Quota`] in configuration, as text or as a table |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -38,6 +40,8 @@ pub use limiter_core::{
 };
 #[cfg(feature = "memory")]
 pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};
+#[cfg(feature = "redis")]
+pub use limiter_redis::{self as redis, Redis, RedisBuilder};
 
 /// The examples of the README, compiled and run.
 #[cfg(doctest)]

@@ -1,5 +1,7 @@
 //! What the benchmarks share: quotas, keys and the order in which they come.
 
+pub mod load;
+
 use limiter_core::{Algorithm, Check, Keyspace, NameError, Quota, QuotaBuilder, Request, RequestError};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
