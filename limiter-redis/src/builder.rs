@@ -57,8 +57,8 @@ pub enum ConfigError {
     #[error("TLS needs the cargo feature \"tls\" of limiter-redis")]
     NoTls,
     /// A certificate cannot be used.
-    #[error("the certificate cannot be used: {0}")]
-    Certificate(String),
+    #[error("the root certificate is none in PEM form")]
+    Certificate,
     /// The driver refuses it.
     #[error("the driver refuses the URL: {0}")]
     Driver(&'static str),
@@ -83,6 +83,26 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
+    #[cfg(feature = "tls")]
+    fn check(&self) -> Result<(), ConfigError> {
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject;
+
+        let Some(root) = &self.root else { return Ok(()) };
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(root).collect();
+        if certificates.is_ok_and(|certificates| !certificates.is_empty()) {
+            Ok(())
+        } else {
+            Err(ConfigError::Certificate)
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "used with the feature")]
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
     #[cfg(feature = "tls")]
     pub(crate) fn for_driver(&self) -> redis::TlsCertificates {
         redis::TlsCertificates { client_tls: None, root_cert: self.root.clone() }
@@ -181,6 +201,7 @@ impl RedisBuilder {
     /// # Errors
     /// A URL that is not understood, or that needs the feature `tls`.
     pub fn build(self) -> Result<Redis, ConfigError> {
+        self.certificates.check()?;
         let target = match self.source {
             Source::Url(url) => Target::parse(&url, &self.certificates)?,
             Source::Client(client) => Target::Node(*client),

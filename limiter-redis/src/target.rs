@@ -50,6 +50,9 @@ impl Target {
     /// The target of a URL; see [`RedisBuilder`](crate::RedisBuilder) for their forms.
     pub(crate) fn parse(url: &str, certificates: &Certificates) -> Result<Self, ConfigError> {
         let (scheme, rest) = url.split_once("://").ok_or(ConfigError::NoScheme)?;
+        if scheme.starts_with("rediss") && !cfg!(feature = "tls") {
+            return Err(ConfigError::NoTls);
+        }
         match scheme {
             "redis-cluster" => Ok(Self::Cluster(seeds("redis", rest, certificates)?)),
             "rediss-cluster" => Ok(Self::Cluster(seeds("rediss", rest, certificates)?)),
@@ -97,9 +100,6 @@ impl Node {
     fn parse(url: &str, certificates: &Certificates) -> Result<Self, ConfigError> {
         let chooses_protocol = url.contains("protocol=");
         let info = url.into_connection_info().map_err(ConfigError::driver)?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && !info.addr().is_supported() {
-            return Err(ConfigError::NoTls);
-        }
         let info = if chooses_protocol {
             info
         } else {

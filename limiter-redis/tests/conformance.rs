@@ -2,6 +2,7 @@
 //! three, and behind Sentinel.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+use limiter_core::{Coalesce, CoalesceConfig};
 use limiter_redis::Redis;
 use limiter_testkit::Harness;
 use limiter_testkit::servers::{self, RedisCluster, RedisSentinel, ServerError};
@@ -55,6 +56,10 @@ fn main() -> ExitCode {
     let (clustered, watched, local) = (Own::new(), Own::new(), Own::new());
     let rows = [
         Harness::new("redis", async || connect(shared())),
+        Harness::new("coalesced", async || Coalesce::new(connect(shared()), CoalesceConfig::new())),
+        Harness::new("coalesced-at-once", async || {
+            Coalesce::new(connect(shared()), CoalesceConfig::new().eager(0))
+        }),
         Harness::new("resp2", async || connect(format!("{}?protocol=resp2", shared()))),
         Harness::new("client", async || {
             let client = limiter_redis::redis::Client::open(shared()).expect("a URL of Redis");
