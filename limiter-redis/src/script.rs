@@ -71,7 +71,7 @@ impl Needs {
                     files.extend(Needs(needs).algorithms());
                     files.extend([
                         include_str!("lua/quotas.lua"),
-                        include_str!("lua/take.lua"),
+                        include_str!("lua/reply.lua"),
                         all,
                         include_str!("lua/decide.lua"),
                     ]);

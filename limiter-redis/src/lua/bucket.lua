@@ -1,3 +1,4 @@
+
 -- Token bucket and leaky bucket: restates limiter-core/src/algorithm/token_bucket.rs.
 --
 -- Quota    a permit's refill in us as whole, rem and l (whole + rem / l), the filling as whole and rem, the capacity
@@ -5,17 +6,14 @@
 --          remainder, whole, rem and l as three doubles
 -- Reading  base: whole, rem
 
-local bucket = {}
-algorithms[0], algorithms[1] = bucket, bucket
-
-function bucket.quota(from)
-  local whole, rem, l, fill, fill_rem, capacity, rest = decode('<dddddd', batch, from)
-  local far, far_rem = 2 * fill, 2 * fill_rem
-  if far_rem >= l then
-    far, far_rem = far + 1, far_rem - l
+local function bucket_write(k, s, ttl)
+  local value
+  if s.rem == 0 then
+    value = format('%d', s.whole)
+  else
+    value = encode('<ddd', s.whole, s.rem, s.l)
   end
-  return { algorithm = bucket, whole = whole, rem = rem, l = l, fill = fill, fill_rem = fill_rem,
-    capacity = capacity, interval = whole + rem / l, far = far, far_rem = far_rem }, rest
+  call('SET', KEYS[k], value, 'PX', format('%d', ttl))
 end
 
 local function bucket_load(k)
@@ -32,7 +30,9 @@ local function bucket_load(k)
       whole, rem, l = 0, 0, 1
     end
   end
-  first[k], second[k], third[k] = whole, rem, l
+  local s = { whole = whole, rem = rem, l = l, write = bucket_write, reset_in = false, now = 0 }
+  states[k] = s
+  return s
 end
 
 -- The us that m permits take to refill.
@@ -52,62 +52,51 @@ local function bucket_fits(q, held, held_rem, m)
   return whole < q.fill or whole == q.fill and rem <= q.fill_rem
 end
 
--- How many of `count` requests of n permits are granted, and the reading.
-function bucket.look(k, q, now, n, count)
-  if not first[k] then bucket_load(k) end
-  local base, rem = first[k], second[k]
-  if rem > 0 and third[k] ~= q.l then
+-- How many of `count` requests of n permits are granted, the state, and the reading.
+local function bucket_look(k, q, now, n, count)
+  local s = states[k] or bucket_load(k)
+  local base, rem = s.whole, s.rem
+  if rem > 0 and s.l ~= q.l then
     base, rem = base + 1, 0
   end
   local held = base - now
-  if held < 0 or held > q.far or held == q.far and rem > q.far_rem then
+  if held < 0 then
     base, rem, held = now, 0, 0
+  elseif held > q.fill then
+    -- More than two fillings ahead counts as absent.
+    local far, far_rem = 2 * q.fill, 2 * q.fill_rem
+    if far_rem >= q.l then
+      far, far_rem = far + 1, far_rem - q.l
+    end
+    if held > far or held == far and rem > far_rem then
+      base, rem, held = now, 0, 0
+    end
   end
-  if n == 0 then return count, base, rem end
-  if n > q.capacity or not bucket_fits(q, held, rem, n) then return 0, base, rem end
-  if count == 1 then return 1, base, rem end
+  if n == 0 then return count, s, base, rem end
+  if n > q.capacity or not bucket_fits(q, held, rem, n) then return 0, s, base, rem end
+  if count == 1 then return 1, s, base, rem end
   -- Estimated in floats, then made exact.
   local most = min(count, floor(q.capacity / n))
-  local granted = floor((q.fill - held) / (n * q.interval))
+  local granted = floor((q.fill - held) / (n * (q.whole + q.rem / q.l)))
   granted = max(1, min(granted, most))
   while granted < most and bucket_fits(q, held, rem, (granted + 1) * n) do granted = granted + 1 end
   while not bucket_fits(q, held, rem, granted * n) do granted = granted - 1 end
-  return granted, base, rem
+  return granted, s, base, rem
 end
 
 -- Takes m permits on a reading; the us until the key is reset.
-function bucket.take(k, q, now, m, base, base_rem)
+local function bucket_take(s, q, now, m, base, base_rem)
   local whole, rem = bucket_refill(q, m)
   whole, rem = base + whole, base_rem + rem
   if rem >= q.l then
     whole, rem = whole + 1, rem - q.l
   end
-  first[k], second[k], third[k] = whole, rem, q.l
+  s.whole, s.rem, s.l = whole, rem, q.l
   return whole - now + (rem > 0 and 1 or 0)
 end
 
--- Gives back n permits that were taken at `taken_at`, as far as they have not refilled since.
-function bucket.give_back(k, q, now, n, taken_at)
-  if not first[k] then bucket_load(k) end
-  local changed = second[k] > 0 and third[k] ~= q.l
-  local unfilled = taken_at + bucket_refill(q, n) - now
-  if changed or now < taken_at or unfilled <= 0 or first[k] < now then return false end
-  first[k] = first[k] - unfilled
-  if first[k] < now then first[k], second[k] = now, 0 end
-  return true
-end
-
-function bucket.write(k, ttl)
-  local value
-  if second[k] == 0 then
-    value = format('%.0f', first[k])
-  else
-    value = encode('<ddd', first[k], second[k], third[k])
-  end
-  call('SET', KEYS[k], value, 'PX', format('%.0f', ttl))
-end
-
-function bucket.tell(reply, o, base, rem)
-  reply[o], reply[o + 1] = base, rem
-  return o + 2
+bucket = function(from)
+  local whole, rem, l, fill, fill_rem, capacity, rest = decode('<dddddd', batch, from)
+  return { look = bucket_look, take = bucket_take, width = 2, whole = whole, rem = rem, l = l, fill = fill,
+    fill_rem = fill_rem, capacity = capacity }, rest
 end

@@ -1,3 +1,4 @@
+
 -- Decides the requests of the batch, and writes what they have taken.
 
 for _ = 1, requests do
@@ -9,22 +10,27 @@ for _ = 1, requests do
     local k, number, n
     k, number, n, pos = decode('<HHd', batch, pos)
     local q = quota[number]
-    local algorithm = q.algorithm
-    local granted, r1, r2, r3, r4 = algorithm.look(k, q, now, n, count)
-    if granted > 0 and n > 0 then take(k, q, now, granted * n, at, r1, r2, r3) end
-    if granted < count and algorithm.frees and n <= q.limit then r4 = algorithm.frees(k, q, now, n) end
+    local granted, s, r1, r2, r3, r4 = q.look(k, q, now, n, count)
+    if granted > 0 and n > 0 then
+      s.reset_in, s.now = q.take(s, q, now, granted * n, r1, r2, r3), now
+      if at >= 0 then s.is_virtual = true end
+    end
+    if granted < count and q.frees and n <= q.limit then r4 = q.frees(k, q, now, n) end
     reply[o] = granted
-    o = algorithm.tell(reply, o + 1, r1, r2, r3, r4)
+    o = o + 1
+    tell(q.width, r1, r2, r3, r4)
   else
     decide_all(checks, now, at, count)
   end
 end
 
-for i = 1, #touched do
-  local k = touched[i]
-  local ttl = math.ceil(reset_in[k] / 1000) + grace
-  if is_virtual[k] then ttl = max(ttl, horizon) end
-  owner[k].write(k, max(ttl, 1), taken_at[k])
+for k = 1, #KEYS do
+  local s = states[k]
+  if s and s.reset_in then
+    local ttl = math.ceil(s.reset_in / 1000) + grace
+    if s.is_virtual then ttl = max(ttl, horizon) end
+    s.write(k, s, max(ttl, 1))
+  end
 end
 
 reply[1], reply[2] = clock, corrupt

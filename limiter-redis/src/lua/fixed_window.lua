@@ -1,15 +1,12 @@
+
 -- Fixed window: restates limiter-core/src/algorithm/fixed_window.rs.
 --
 -- Quota    limit, window in us
 -- State    the window's start and the count in it, as two doubles
 -- Reading  the deciding window's start, the count in it
 
-local fixed_window = {}
-algorithms[2] = fixed_window
-
-function fixed_window.quota(from)
-  local limit, window, rest = decode('<dd', batch, from)
-  return { algorithm = fixed_window, limit = limit, window = window }, rest
+local function fixed_window_write(k, s, ttl)
+  call('SET', KEYS[k], encode('<dd', s.start, s.count), 'PX', format('%d', ttl))
 end
 
 local function fixed_window_load(k)
@@ -22,36 +19,28 @@ local function fixed_window_load(k)
       start, count = 0, 0
     end
   end
-  first[k], second[k] = start, count
+  local s = { start = start, count = count, write = fixed_window_write, reset_in = false, now = 0 }
+  states[k] = s
+  return s
 end
 
-function fixed_window.look(k, q, now, n, granted)
-  if not first[k] then fixed_window_load(k) end
-  local deciding = not_before(first[k], now, q.window) or now
-  local start = deciding - deciding % q.window
+local function fixed_window_look(k, q, now, n, granted)
+  local s = states[k] or fixed_window_load(k)
+  local window, stood = q.window, s.start
+  local deciding = not_before(stood, now, window) or now
+  local start = deciding - deciding % window
   local count = 0
-  if first[k] - first[k] % q.window == start then count = min(second[k], q.limit) end
+  if stood - stood % window == start then count = min(s.count, q.limit) end
   if n > 0 then granted = min(granted, floor((q.limit - count) / n)) end
-  return granted, start, count
+  return granted, s, start, count
 end
 
-function fixed_window.take(k, q, now, m, start, count)
-  first[k], second[k] = start, count + m
+local function fixed_window_take(s, q, now, m, start, count)
+  s.start, s.count = start, count + m
   return start + q.window - now
 end
 
-function fixed_window.give_back(k, q, now, n, taken_at, start)
-  if not first[k] then fixed_window_load(k) end
-  if first[k] ~= start then return false end
-  second[k] = max(0, second[k] - n)
-  return true
-end
-
-function fixed_window.write(k, ttl)
-  call('SET', KEYS[k], encode('<dd', first[k], second[k]), 'PX', format('%.0f', ttl))
-end
-
-function fixed_window.tell(reply, o, start, count)
-  reply[o], reply[o + 1] = start, count
-  return o + 2
+fixed_window = function(from)
+  local limit, window, rest = decode('<dd', batch, from)
+  return { look = fixed_window_look, take = fixed_window_take, width = 2, limit = limit, window = window }, rest
 end

@@ -1,17 +1,87 @@
+
 -- Gives back what one check has taken, as far as it still weighs: restates `give_back` of limiter-core's algorithms.
 --
 -- KEYS     the state's key
 -- ARGV[1]  a batch's head and its one quota, then at d (below 0: this server's clock), cost d, and of the taking its
 --          instant d and the first number of its reading d
--- Reply    1 if the state was rewritten
+-- Reply    nothing of use
 -- Writes   the state; its time to live goes on
 
-local at, n, taken_at, reading = decode('<dddd', batch, pos)
-local now = at
-if at < 0 then now = read_clock() end
+-- As far as it has not refilled since.
+local function bucket_give_back(s, q, now, n, taken_at)
+  local changed = s.rem > 0 and s.l ~= q.l
+  local unfilled = taken_at + bucket_refill(q, n) - now
+  if changed or now < taken_at or unfilled <= 0 or s.whole < now then return false end
+  s.whole = s.whole - unfilled
+  if s.whole < now then s.whole, s.rem = now, 0 end
+  return true
+end
 
+local function fixed_window_give_back(s, n, start)
+  if s.start ~= start then return false end
+  s.count = max(0, s.count - n)
+  return true
+end
+
+local function sliding_counter_give_back(s, q, n, deciding)
+  local start = deciding - deciding % q.window
+  if s.start == start then
+    s.current = max(0, s.current - n)
+  elseif s.start == start + q.window then
+    s.previous = max(0, s.previous - n)
+  else
+    return false
+  end
+  return true
+end
+
+-- Takes n permits out of the record of `deciding`: takes them out of that record, and the record out if that is all
+-- it holds. Writes by itself: the records before it stay as they are, those behind it are few.
+local function sliding_log_give_back(k, log, n, deciding)
+  if log.n == 0 or log.time < deciding or log.is_torn then return false end
+  local index, before = sliding_log_find(k, log, log.head, log.before, function(time) return time >= deciding end)
+  local time, total = sliding_log_record(k, log, index)
+  if time ~= deciding then return false end
+  local held = (total - before) % TOTALS
+  local given = min(n, held)
+  local kept = {}
+  for i = given == held and index + 1 or index, log.n do
+    local later, sum = sliding_log_record(k, log, i)
+    kept[#kept + 1] = { later, (sum - given) % TOTALS }
+  end
+  local count = index - 1 + #kept
+  if count < log.head then
+    call('UNLINK', KEYS[k])
+    return false
+  end
+  if #kept == 0 then
+    index = index - 1
+    kept[1] = { sliding_log_record(k, log, index) }
+  elseif index == log.head then
+    log.head_time = kept[1][1]
+  end
+  local written = { index == 1 and '' or call('GETRANGE', KEYS[k], 0, (index - 1) * SIZE - 1) }
+  for _, record in ipairs(kept) do
+    written[#written + 1] = sliding_log_encode(log, record[1], record[2], count, 0)
+  end
+  call('SET', KEYS[k], table.concat(written), 'KEEPTTL')
+  return false
+end
+
+local at, n, taken_at, reading = decode('<dddd', batch, pos)
+local now = at >= 0 and at or read_clock()
 local q = quota[1]
-if not q.algorithm.give_back(1, q, now, n, taken_at, reading) then return 0 end
-local left = call('PTTL', KEYS[1])
-if left > 0 then q.algorithm.write(1, left, now) end
-return 1
+local _, s = q.look(1, q, now, 0, 1)
+local rewritten
+if q.look == bucket_look then
+  rewritten = bucket_give_back(s, q, now, n, taken_at)
+elseif q.look == fixed_window_look then
+  rewritten = fixed_window_give_back(s, n, reading)
+elseif q.look == sliding_counter_look then
+  rewritten = sliding_counter_give_back(s, q, n, reading)
+else
+  rewritten = sliding_log_give_back(1, s, n, reading)
+end
+local left = rewritten and call('PTTL', KEYS[1])
+if left and left > 0 then s.write(1, s, left) end
+return 0

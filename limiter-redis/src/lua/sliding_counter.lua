@@ -1,15 +1,12 @@
+
 -- Sliding window counter: restates limiter-core/src/algorithm/sliding_counter.rs.
 --
 -- Quota    limit, window in us
 -- State    the current window's start, the count in it and in the one before, as three doubles
 -- Reading  the deciding instant, the count in its window, the count in the one before
 
-local sliding_counter = {}
-algorithms[4] = sliding_counter
-
-function sliding_counter.quota(from)
-  local limit, window, rest = decode('<dd', batch, from)
-  return { algorithm = sliding_counter, limit = limit, window = window, window_ms = window / 1000 }, rest
+local function sliding_counter_write(k, s, ttl)
+  call('SET', KEYS[k], encode('<ddd', s.start, s.current, s.previous), 'PX', format('%d', ttl))
 end
 
 local function sliding_counter_load(k)
@@ -22,18 +19,21 @@ local function sliding_counter_load(k)
       start, current, previous = 0, 0, 0
     end
   end
-  first[k], second[k], third[k] = start, current, previous
+  local s = { start = start, current = current, previous = previous, write = sliding_counter_write, reset_in = false,
+    now = 0 }
+  states[k] = s
+  return s
 end
 
-function sliding_counter.look(k, q, now, n, granted)
-  if not first[k] then sliding_counter_load(k) end
+local function sliding_counter_look(k, q, now, n, granted)
+  local s = states[k] or sliding_counter_load(k)
   local window = q.window
-  local deciding = not_before(first[k], now, window)
-  local current, previous = second[k], third[k]
+  local deciding = not_before(s.start, now, window)
+  local current, previous = s.current, s.previous
   if not deciding then deciding, current, previous = now, 0, 0 end
   local start = deciding - deciding % window
-  local stood = first[k] - first[k] % window
-  if stood ~= first[k] then current, previous = current + previous, 0 end
+  local stood = s.start - s.start % window
+  if stood ~= s.start then current, previous = current + previous, 0 end
   if stood + window == start then
     current, previous = 0, current
   elseif stood ~= start then
@@ -41,40 +41,23 @@ function sliding_counter.look(k, q, now, n, granted)
   end
   current, previous = min(current, q.limit), min(previous, q.limit)
   if n > 0 then
-    local elapsed = deciding - start
+    local elapsed, window_ms = deciding - start, window / 1000
     -- The share of the window before that is still in view, rounded up.
-    local weighed = previous * (q.window_ms - (elapsed - elapsed % 1000) / 1000)
-    local part = weighed % q.window_ms
-    local share = (weighed - part) / q.window_ms + (part > 0 and 1 or 0)
+    local weighed = previous * (window_ms - (elapsed - elapsed % 1000) / 1000)
+    local part = weighed % window_ms
+    local share = (weighed - part) / window_ms + (part > 0 and 1 or 0)
     granted = max(0, min(granted, floor((q.limit - current - share) / n)))
   end
-  return granted, deciding, current, previous
+  return granted, s, deciding, current, previous
 end
 
-function sliding_counter.take(k, q, now, m, deciding, current, previous)
+local function sliding_counter_take(s, q, now, m, deciding, current, previous)
   local start = deciding - deciding % q.window
-  first[k], second[k], third[k] = start, current + m, previous
+  s.start, s.current, s.previous = start, current + m, previous
   return start + 2 * q.window - now
 end
 
-function sliding_counter.give_back(k, q, now, n, taken_at, deciding)
-  if not first[k] then sliding_counter_load(k) end
-  local start = deciding - deciding % q.window
-  if first[k] == start then
-    second[k] = max(0, second[k] - n)
-  elseif first[k] == start + q.window then
-    third[k] = max(0, third[k] - n)
-  else
-    return false
-  end
-  return true
-end
-
-function sliding_counter.write(k, ttl)
-  call('SET', KEYS[k], encode('<ddd', first[k], second[k], third[k]), 'PX', format('%.0f', ttl))
-end
-
-function sliding_counter.tell(reply, o, deciding, current, previous)
-  reply[o], reply[o + 1], reply[o + 2] = deciding, current, previous
-  return o + 3
+sliding_counter = function(from)
+  local limit, window, rest = decode('<dd', batch, from)
+  return { look = sliding_counter_look, take = sliding_counter_take, width = 3, limit = limit, window = window }, rest
 end

@@ -1,3 +1,4 @@
+
 -- Sliding window log: restates limiter-core/src/algorithm/sliding_log.rs.
 --
 -- Quota    limit, window in us
@@ -10,9 +11,6 @@
 -- Reading  the deciding instant, the live entries' cost, the newest's time (-1: none), of a denial the time of the
 --          entry whose leaving frees enough (-1: none)
 
-local sliding_log = {}
-algorithms[3] = sliding_log
-
 local RECORD = '<I7I4I3I7I4I3I7'
 local SIZE = 35
 -- More than the highest limit, which all live entries together cannot pass.
@@ -21,31 +19,6 @@ local TOTALS = 4294967296
 local MOST = 262144
 -- Below so many records none is dropped.
 local FEW = 64
-
-function sliding_log.quota(from)
-  local limit, window, rest = decode('<dd', batch, from)
-  return { algorithm = sliding_log, limit = limit, window = window }, rest
-end
-
--- stored: records in Redis; n: with those of this batch. The last is time and total; those between are in `middle`.
-local function sliding_log_load(k)
-  local log = { n = 0, stored = 0, time = 0, total = 0, head = 1, head_time = 0, before = 0, expires = 0,
-    live = false, live_time = 0, live_before = 0, middle = false, is_new = false, is_torn = false }
-  logs[k] = log
-  local tail = redis.pcall('GETRANGE', KEYS[k], -SIZE, -1)
-  if tail == '' then return log end
-  if type(tail) == 'string' and #tail == SIZE then
-    local time, total, head, head_time, before, n, expires = decode(RECORD, tail)
-    if exact(time) and 1 <= head and head <= n and n < MOST and head_time <= time and exact(expires) then
-      log.time, log.total, log.head, log.head_time, log.before, log.expires =
-        time, total, head, head_time, before, expires
-      log.n, log.stored = n, n
-      return log
-    end
-  end
-  corrupt = corrupt + 1
-  return log
-end
 
 -- Time and total of record i.
 local function sliding_log_record(k, log, i)
@@ -85,58 +58,7 @@ local function sliding_log_find(k, log, from, before, reaches)
   return high, low_total
 end
 
-function sliding_log.look(k, q, now, n, granted)
-  local log = logs[k] or sliding_log_load(k)
-  local window = q.window
-  local deciding = log.n > 0 and not_before(log.time, now, window)
-  if not deciding or log.time + window <= deciding then
-    -- None, all gone, or too far ahead.
-    log.live = false
-    if n > 0 then granted = min(granted, floor(q.limit / n)) end
-    return granted, now, 0, -1, -1
-  end
-  local head, head_time, before = log.head, log.head_time, log.before
-  if head_time + window <= deciding then
-    head, before = sliding_log_find(k, log, head, before, function(time) return time + window > deciding end)
-    head_time = sliding_log_record(k, log, head)
-  end
-  log.live, log.live_time, log.live_before = head, head_time, before
-  local used = (log.total - before) % TOTALS
-  if n > 0 then granted = max(0, min(granted, floor((q.limit - used) / n))) end
-  return granted, deciding, used, log.time, -1
-end
-
-function sliding_log.take(k, q, now, m, deciding)
-  local log = logs[k]
-  if log.live then
-    log.head, log.head_time, log.before = log.live, log.live_time, log.live_before
-  else
-    log.n, log.stored, log.middle, log.is_new = 0, 0, false, true
-    log.total, log.head, log.head_time, log.before = 0, 1, deciding, 0
-  end
-  if log.n == log.stored then
-    log.n = log.n + 1
-  elseif log.time ~= deciding then
-    log.middle = log.middle or {}
-    log.middle[log.n] = { time = log.time, total = log.total }
-    log.n = log.n + 1
-  end
-  log.time, log.total = deciding, (log.total + m) % TOTALS
-  return deciding + q.window - now
-end
-
--- Of a denial of n permits, which could be had: the time of the entry whose leaving frees enough.
-function sliding_log.frees(k, q, now, n)
-  local _, _, used = sliding_log.look(k, q, now, 0, 1)
-  local log = logs[k]
-  local excess, before = used + n - q.limit, log.live_before
-  local index = sliding_log_find(k, log, log.live, before, function(_, total)
-    return (total - before) % TOTALS >= excess
-  end)
-  return (sliding_log_record(k, log, index))
-end
-
--- The record of this log as it stands, once `dropped` of its records are gone.
+-- Writes the log as it stands after record n, once `dropped` of its records are gone.
 local function sliding_log_encode(log, time, total, n, dropped)
   return encode(RECORD, time, total, log.head - dropped, log.head_time, log.before, n - dropped, log.expires)
 end
@@ -155,78 +77,114 @@ local function sliding_log_records(log, from, dropped)
 end
 
 -- The time to live is written for half as long again, so that not every admission has to prolong it.
-local function sliding_log_prolong(log, ttl, now)
+local function sliding_log_prolong(log, ttl)
   ttl = floor(ttl * 1.5)
-  log.expires = now + ttl * 1000
-  return format('%.0f', ttl)
+  log.expires = log.now + ttl * 1000
+  return format('%d', ttl)
 end
 
 -- One record for all that is live, at the newest instant: what remains to be done when records were lost.
-local function sliding_log_mend(k, log, ttl, now)
+local function sliding_log_mend(k, log, ttl)
   log.head, log.head_time = 1, log.time
-  ttl = sliding_log_prolong(log, ttl, now)
+  ttl = sliding_log_prolong(log, ttl)
   call('SET', KEYS[k], sliding_log_encode(log, log.time, log.total, 1, 0), 'PX', ttl)
 end
 
-function sliding_log.write(k, ttl, now)
-  local log, key = logs[k], KEYS[k]
-  local dropped = log.head - 1
+local function sliding_log_write(k, log, ttl)
+  local key, dropped = KEYS[k], log.head - 1
   if log.is_torn then
-    sliding_log_mend(k, log, ttl, now)
+    sliding_log_mend(k, log, ttl)
   elseif log.is_new or dropped >= log.stored then
-    ttl = sliding_log_prolong(log, ttl, now)
+    ttl = sliding_log_prolong(log, ttl)
     call('SET', key, sliding_log_records(log, log.head, dropped), 'PX', ttl)
   elseif log.n >= FEW and dropped > log.n / 2 then
-    ttl = sliding_log_prolong(log, ttl, now)
+    ttl = sliding_log_prolong(log, ttl)
     local kept = call('GETRANGE', key, dropped * SIZE, -1)
     call('SET', key, kept .. sliding_log_records(log, log.stored + 1, dropped), 'PX', ttl)
   else
-    local prolonged = log.expires < now + ttl * 1000 and sliding_log_prolong(log, ttl, now)
+    local prolonged = log.expires < log.now + ttl * 1000 and sliding_log_prolong(log, ttl)
     local length = call('APPEND', key, sliding_log_records(log, log.stored + 1, 0))
     if length ~= log.n * SIZE then
       corrupt = corrupt + 1
-      sliding_log_mend(k, log, ttl, now)
+      sliding_log_mend(k, log, ttl)
     elseif prolonged then
       call('PEXPIRE', key, prolonged)
     end
   end
 end
 
--- Gives back n permits that were taken at `deciding`: takes them out of that record, and the record out if that is all
--- it holds. Writes by itself: the records before it stay as they are, those behind it are few.
-function sliding_log.give_back(k, q, now, n, taken_at, deciding)
-  local log = logs[k] or sliding_log_load(k)
-  if log.n == 0 or log.time < deciding or log.is_torn then return false end
-  local index, before = sliding_log_find(k, log, log.head, log.before, function(time) return time >= deciding end)
-  local time, total = sliding_log_record(k, log, index)
-  if time ~= deciding then return false end
-  local held = (total - before) % TOTALS
-  local given = min(n, held)
-  local kept = {}
-  for i = given == held and index + 1 or index, log.n do
-    local later, sum = sliding_log_record(k, log, i)
-    kept[#kept + 1] = { later, (sum - given) % TOTALS }
+-- stored: records in Redis; n: with those of this batch. The last is time and total; those between are in `middle`.
+local function sliding_log_load(k)
+  local log = { n = 0, stored = 0, time = 0, total = 0, head = 1, head_time = 0, before = 0, expires = 0,
+    live = false, live_time = 0, live_before = 0, middle = false, is_new = false, is_torn = false,
+    write = sliding_log_write, reset_in = false, now = 0 }
+  states[k] = log
+  local tail = redis.pcall('GETRANGE', KEYS[k], -SIZE, -1)
+  if tail == '' then return log end
+  if type(tail) == 'string' and #tail == SIZE then
+    local time, total, head, head_time, before, n, expires = decode(RECORD, tail)
+    if exact(time) and 1 <= head and head <= n and n < MOST and head_time <= time and exact(expires) then
+      log.time, log.total, log.head, log.head_time, log.before, log.expires =
+        time, total, head, head_time, before, expires
+      log.n, log.stored = n, n
+      return log
+    end
   end
-  local count = index - 1 + #kept
-  if count < log.head then
-    call('UNLINK', KEYS[k])
-    return false
-  end
-  if #kept == 0 then
-    index = index - 1
-    kept[1] = { sliding_log_record(k, log, index) }
-  elseif index == log.head then
-    log.head_time = kept[1][1]
-  end
-  local written = { index == 1 and '' or call('GETRANGE', KEYS[k], 0, (index - 1) * SIZE - 1) }
-  for _, record in ipairs(kept) do
-    written[#written + 1] = sliding_log_encode(log, record[1], record[2], count, 0)
-  end
-  call('SET', KEYS[k], table.concat(written), 'KEEPTTL')
-  return false
+  corrupt = corrupt + 1
+  return log
 end
 
-function sliding_log.tell(reply, o, deciding, used, newest, frees)
-  reply[o], reply[o + 1], reply[o + 2], reply[o + 3] = deciding, used, newest, frees
-  return o + 4
+local function sliding_log_look(k, q, now, n, granted)
+  local log = states[k] or sliding_log_load(k)
+  local window = q.window
+  local deciding = log.n > 0 and not_before(log.time, now, window)
+  if not deciding or log.time + window <= deciding then
+    -- None, all gone, or too far ahead.
+    log.live = false
+    if n > 0 then granted = min(granted, floor(q.limit / n)) end
+    return granted, log, now, 0, -1, -1
+  end
+  local head, head_time, before = log.head, log.head_time, log.before
+  if head_time + window <= deciding then
+    head, before = sliding_log_find(k, log, head, before, function(time) return time + window > deciding end)
+    head_time = sliding_log_record(k, log, head)
+  end
+  log.live, log.live_time, log.live_before = head, head_time, before
+  local used = (log.total - before) % TOTALS
+  if n > 0 then granted = max(0, min(granted, floor((q.limit - used) / n))) end
+  return granted, log, deciding, used, log.time, -1
+end
+
+local function sliding_log_take(log, q, now, m, deciding)
+  if log.live then
+    log.head, log.head_time, log.before = log.live, log.live_time, log.live_before
+  else
+    log.n, log.stored, log.middle, log.is_new = 0, 0, false, true
+    log.total, log.head, log.head_time, log.before = 0, 1, deciding, 0
+  end
+  if log.n == log.stored then
+    log.n = log.n + 1
+  elseif log.time ~= deciding then
+    log.middle = log.middle or {}
+    log.middle[log.n] = { time = log.time, total = log.total }
+    log.n = log.n + 1
+  end
+  log.time, log.total = deciding, (log.total + m) % TOTALS
+  return deciding + q.window - now
+end
+
+-- Of a denial of n permits, which could be had: the time of the entry whose leaving frees enough.
+local function sliding_log_frees(k, q, now, n)
+  local _, log, _, used = sliding_log_look(k, q, now, 0, 1)
+  local excess, before = used + n - q.limit, log.live_before
+  local index = sliding_log_find(k, log, log.live, before, function(_, total)
+    return (total - before) % TOTALS >= excess
+  end)
+  return (sliding_log_record(k, log, index))
+end
+
+sliding_log = function(from)
+  local limit, window, rest = decode('<dd', batch, from)
+  return { look = sliding_log_look, take = sliding_log_take, frees = sliding_log_frees, width = 4, limit = limit,
+    window = window }, rest
 end
