@@ -12,17 +12,17 @@
 --          request how many of its `count` were granted and, for each check, what was read: see each algorithm
 -- Writes   the states of granted requests, each once, with a time to live; nothing before all is decided
 --
--- Numbers are integers below 2^53, which a double holds exactly. None becomes text but by `%d`. Every function and table
--- is made anew for each call, and costs about as much as a tenth of a decision: there are no more than needed.
-
-local call, encode, decode = redis.call, struct.pack, struct.unpack
-local floor, min, max, format = math.floor, math.min, math.max, string.format
+-- Numbers are integers below 2^53, which a double holds exactly. None becomes text but by `%d`.
+--
+-- Every table, every function and every local that a function uses is made anew for each call, at a hundredth of what the
+-- call costs: hence few of them, functions of the libraries by their full names, and no more fields than eight.
 
 local batch = ARGV[1]
+local decode = struct.unpack
 local plain, quotas, requests, grace, horizon, pos = decode('<HHHdd', batch)
 local clock, corrupt = 0, 0
 
-local values = plain > 0 and call('MGET', unpack(KEYS, 1, plain))
+local values = plain > 0 and redis.call('MGET', unpack(KEYS, 1, plain))
 
 -- The states that were asked for, by key. Each has its own numbers, `write`, and once it was taken from: `reset_in` us
 -- from `now` on it is as if never used.
@@ -43,7 +43,7 @@ local function not_before(seen, now, window)
 end
 
 local function read_clock()
-  local time = call('TIME')
+  local time = redis.call('TIME')
   clock = time[1] * 1000000 + time[2]
   return clock
 end

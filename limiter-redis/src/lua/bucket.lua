@@ -9,23 +9,26 @@
 local function bucket_write(k, s, ttl)
   local value
   if s.rem == 0 then
-    value = format('%d', s.whole)
+    value = string.format('%d', s.whole)
   else
-    value = encode('<ddd', s.whole, s.rem, s.l)
+    value = struct.pack('<ddd', s.whole, s.rem, s.l)
   end
-  call('SET', KEYS[k], value, 'PX', format('%d', ttl))
+  redis.call('SET', KEYS[k], value, 'PX', string.format('%d', ttl))
 end
 
 local function bucket_load(k)
   local value = values[k]
   local whole, rem, l = 0, 0, 1
   if value then
+    local is_sound
     if #value == 24 then
-      whole, rem, l = decode('<ddd', value)
+      whole, rem, l = struct.unpack('<ddd', value)
+      is_sound = exact(whole) and exact(rem) and exact(l) and rem < l
     else
       whole = tonumber(value)
+      is_sound = exact(whole)
     end
-    if not (exact(whole) and exact(rem) and exact(l) and rem < l) then
+    if not is_sound then
       corrupt = corrupt + 1
       whole, rem, l = 0, 0, 1
     end
@@ -76,9 +79,9 @@ local function bucket_look(k, q, now, n, count)
   if n > q.capacity or not bucket_fits(q, held, rem, n) then return 0, s, base, rem end
   if count == 1 then return 1, s, base, rem end
   -- Estimated in floats, then made exact.
-  local most = min(count, floor(q.capacity / n))
-  local granted = floor((q.fill - held) / (n * (q.whole + q.rem / q.l)))
-  granted = max(1, min(granted, most))
+  local most = math.min(count, math.floor(q.capacity / n))
+  local granted = math.floor((q.fill - held) / (n * (q.whole + q.rem / q.l)))
+  granted = math.max(1, math.min(granted, most))
   while granted < most and bucket_fits(q, held, rem, (granted + 1) * n) do granted = granted + 1 end
   while not bucket_fits(q, held, rem, granted * n) do granted = granted - 1 end
   return granted, s, base, rem
@@ -96,7 +99,7 @@ local function bucket_take(s, q, now, m, base, base_rem)
 end
 
 bucket = function(from)
-  local whole, rem, l, fill, fill_rem, capacity, rest = decode('<dddddd', batch, from)
-  return { look = bucket_look, take = bucket_take, width = 2, whole = whole, rem = rem, l = l, fill = fill,
+  local whole, rem, l, fill, fill_rem, capacity, rest = struct.unpack('<dddddd', batch, from)
+  return { look = bucket_look, take = bucket_take, whole = whole, rem = rem, l = l, fill = fill,
     fill_rem = fill_rem, capacity = capacity }, rest
 end

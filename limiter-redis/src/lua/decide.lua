@@ -18,7 +18,7 @@ for _ = 1, requests do
     if granted < count and q.frees and n <= q.limit then r4 = q.frees(k, q, now, n) end
     reply[o] = granted
     o = o + 1
-    tell(q.width, r1, r2, r3, r4)
+    tell(r1, r2, r3, r4)
   else
     decide_all(checks, now, at, count)
   end
@@ -28,8 +28,8 @@ for k = 1, #KEYS do
   local s = states[k]
   if s and s.reset_in then
     local ttl = math.ceil(s.reset_in / 1000) + grace
-    if s.is_virtual then ttl = max(ttl, horizon) end
-    s.write(k, s, max(ttl, 1))
+    if s.is_virtual then ttl = math.max(ttl, horizon) end
+    s.write(k, s, math.max(ttl, 1))
   end
 end
 

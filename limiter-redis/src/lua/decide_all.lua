@@ -21,6 +21,6 @@ decide_all = function(checks, now, at, count)
       s.reset_in, s.now = q.take(s, q, now, n, r1, r2, r3), now
       if at >= 0 then s.is_virtual = true end
     end
-    tell(q.width, r1, r2, r3, r4)
+    tell(r1, r2, r3, r4)
   end
 end

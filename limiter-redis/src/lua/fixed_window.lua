@@ -6,14 +6,14 @@
 -- Reading  the deciding window's start, the count in it
 
 local function fixed_window_write(k, s, ttl)
-  call('SET', KEYS[k], encode('<dd', s.start, s.count), 'PX', format('%d', ttl))
+  redis.call('SET', KEYS[k], struct.pack('<dd', s.start, s.count), 'PX', string.format('%d', ttl))
 end
 
 local function fixed_window_load(k)
   local value = values[k]
   local start, count = 0, 0
   if value then
-    if #value == 16 then start, count = decode('<dd', value) end
+    if #value == 16 then start, count = struct.unpack('<dd', value) end
     if #value ~= 16 or not (exact(start) and exact(count)) then
       corrupt = corrupt + 1
       start, count = 0, 0
@@ -30,8 +30,8 @@ local function fixed_window_look(k, q, now, n, granted)
   local deciding = not_before(stood, now, window) or now
   local start = deciding - deciding % window
   local count = 0
-  if stood - stood % window == start then count = min(s.count, q.limit) end
-  if n > 0 then granted = min(granted, floor((q.limit - count) / n)) end
+  if stood - stood % window == start then count = math.min(s.count, q.limit) end
+  if n > 0 then granted = math.min(granted, math.floor((q.limit - count) / n)) end
   return granted, s, start, count
 end
 
@@ -41,6 +41,6 @@ local function fixed_window_take(s, q, now, m, start, count)
 end
 
 fixed_window = function(from)
-  local limit, window, rest = decode('<dd', batch, from)
-  return { look = fixed_window_look, take = fixed_window_take, width = 2, limit = limit, window = window }, rest
+  local limit, window, rest = struct.unpack('<dd', batch, from)
+  return { look = fixed_window_look, take = fixed_window_take, limit = limit, window = window }, rest
 end

@@ -19,16 +19,16 @@ end
 
 local function fixed_window_give_back(s, n, start)
   if s.start ~= start then return false end
-  s.count = max(0, s.count - n)
+  s.count = math.max(0, s.count - n)
   return true
 end
 
 local function sliding_counter_give_back(s, q, n, deciding)
   local start = deciding - deciding % q.window
   if s.start == start then
-    s.current = max(0, s.current - n)
+    s.current = math.max(0, s.current - n)
   elseif s.start == start + q.window then
-    s.previous = max(0, s.previous - n)
+    s.previous = math.max(0, s.previous - n)
   else
     return false
   end
@@ -43,7 +43,7 @@ local function sliding_log_give_back(k, log, n, deciding)
   local time, total = sliding_log_record(k, log, index)
   if time ~= deciding then return false end
   local held = (total - before) % TOTALS
-  local given = min(n, held)
+  local given = math.min(n, held)
   local kept = {}
   for i = given == held and index + 1 or index, log.n do
     local later, sum = sliding_log_record(k, log, i)
@@ -51,7 +51,7 @@ local function sliding_log_give_back(k, log, n, deciding)
   end
   local count = index - 1 + #kept
   if count < log.head then
-    call('UNLINK', KEYS[k])
+    redis.call('UNLINK', KEYS[k])
     return false
   end
   if #kept == 0 then
@@ -60,15 +60,15 @@ local function sliding_log_give_back(k, log, n, deciding)
   elseif index == log.head then
     log.head_time = kept[1][1]
   end
-  local written = { index == 1 and '' or call('GETRANGE', KEYS[k], 0, (index - 1) * SIZE - 1) }
+  local written = { index == 1 and '' or redis.call('GETRANGE', KEYS[k], 0, (index - 1) * SIZE - 1) }
   for _, record in ipairs(kept) do
     written[#written + 1] = sliding_log_encode(log, record[1], record[2], count, 0)
   end
-  call('SET', KEYS[k], table.concat(written), 'KEEPTTL')
+  redis.call('SET', KEYS[k], table.concat(written), 'KEEPTTL')
   return false
 end
 
-local at, n, taken_at, reading = decode('<dddd', batch, pos)
+local at, n, taken_at, reading = struct.unpack('<dddd', batch, pos)
 local now = at >= 0 and at or read_clock()
 local q = quota[1]
 local _, s = q.look(1, q, now, 0, 1)
@@ -82,6 +82,6 @@ elseif q.look == sliding_counter_look then
 else
   rewritten = sliding_log_give_back(1, s, n, reading)
 end
-local left = rewritten and call('PTTL', KEYS[1])
+local left = rewritten and redis.call('PTTL', KEYS[1])
 if left and left > 0 then s.write(1, s, left) end
 return 0

@@ -4,11 +4,17 @@
 local reply = { 0, 0, 0, 0, 0 }
 local o = 3
 
-local function tell(width, r1, r2, r3, r4)
+local function tell(r1, r2, r3, r4)
   reply[o], reply[o + 1] = r1, r2
-  if width > 2 then reply[o + 2] = r3 end
-  if width > 3 then reply[o + 3] = r4 end
-  o = o + width
+  o = o + 2
+  if r3 then
+    reply[o] = r3
+    o = o + 1
+  end
+  if r4 then
+    reply[o] = r4
+    o = o + 1
+  end
 end
 
 -- Only where a batch has such requests.

@@ -6,14 +6,14 @@
 -- Reading  the deciding instant, the count in its window, the count in the one before
 
 local function sliding_counter_write(k, s, ttl)
-  call('SET', KEYS[k], encode('<ddd', s.start, s.current, s.previous), 'PX', format('%d', ttl))
+  redis.call('SET', KEYS[k], struct.pack('<ddd', s.start, s.current, s.previous), 'PX', string.format('%d', ttl))
 end
 
 local function sliding_counter_load(k)
   local value = values[k]
   local start, current, previous = 0, 0, 0
   if value then
-    if #value == 24 then start, current, previous = decode('<ddd', value) end
+    if #value == 24 then start, current, previous = struct.unpack('<ddd', value) end
     if #value ~= 24 or not (exact(start) and exact(current) and exact(previous)) then
       corrupt = corrupt + 1
       start, current, previous = 0, 0, 0
@@ -39,14 +39,14 @@ local function sliding_counter_look(k, q, now, n, granted)
   elseif stood ~= start then
     current, previous = 0, 0
   end
-  current, previous = min(current, q.limit), min(previous, q.limit)
+  current, previous = math.min(current, q.limit), math.min(previous, q.limit)
   if n > 0 then
     local elapsed, window_ms = deciding - start, window / 1000
     -- The share of the window before that is still in view, rounded up.
     local weighed = previous * (window_ms - (elapsed - elapsed % 1000) / 1000)
     local part = weighed % window_ms
     local share = (weighed - part) / window_ms + (part > 0 and 1 or 0)
-    granted = max(0, min(granted, floor((q.limit - current - share) / n)))
+    granted = math.max(0, math.min(granted, math.floor((q.limit - current - share) / n)))
   end
   return granted, s, deciding, current, previous
 end
@@ -58,6 +58,6 @@ local function sliding_counter_take(s, q, now, m, deciding, current, previous)
 end
 
 sliding_counter = function(from)
-  local limit, window, rest = decode('<dd', batch, from)
-  return { look = sliding_counter_look, take = sliding_counter_take, width = 3, limit = limit, window = window }, rest
+  local limit, window, rest = struct.unpack('<dd', batch, from)
+  return { look = sliding_counter_look, take = sliding_counter_take, limit = limit, window = window }, rest
 end

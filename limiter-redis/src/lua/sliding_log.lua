@@ -24,9 +24,9 @@ local FEW = 64
 local function sliding_log_record(k, log, i)
   if i == log.n then return log.time, log.total end
   if i > log.stored then return log.middle[i].time, log.middle[i].total end
-  local record = call('GETRANGE', KEYS[k], (i - 1) * SIZE, (i - 1) * SIZE + 10)
+  local record = redis.call('GETRANGE', KEYS[k], (i - 1) * SIZE, (i - 1) * SIZE + 10)
   if #record == 11 then
-    local time, total = decode('<I7I4', record)
+    local time, total = struct.unpack('<I7I4', record)
     return time, total
   end
   -- Lost: as if all had come with the newest, which is stricter.
@@ -44,10 +44,10 @@ local function sliding_log_find(k, log, from, before, reaches)
     local time, total = sliding_log_record(k, log, high)
     if reaches(time, total) then break end
     low, low_total = high, total
-    high, step = min(high + step, log.n), step * 2
+    high, step = math.min(high + step, log.n), step * 2
   end
   while high - low > 1 do
-    local middle = floor((low + high) / 2)
+    local middle = math.floor((low + high) / 2)
     local time, total = sliding_log_record(k, log, middle)
     if reaches(time, total) then
       high = middle
@@ -60,7 +60,7 @@ end
 
 -- Writes the log as it stands after record n, once `dropped` of its records are gone.
 local function sliding_log_encode(log, time, total, n, dropped)
-  return encode(RECORD, time, total, log.head - dropped, log.head_time, log.before, n - dropped, log.expires)
+  return struct.pack(RECORD, time, total, log.head - dropped, log.head_time, log.before, n - dropped, log.expires)
 end
 
 -- The records of this batch from `from` on.
@@ -78,16 +78,16 @@ end
 
 -- The time to live is written for half as long again, so that not every admission has to prolong it.
 local function sliding_log_prolong(log, ttl)
-  ttl = floor(ttl * 1.5)
+  ttl = math.floor(ttl * 1.5)
   log.expires = log.now + ttl * 1000
-  return format('%d', ttl)
+  return string.format('%d', ttl)
 end
 
 -- One record for all that is live, at the newest instant: what remains to be done when records were lost.
 local function sliding_log_mend(k, log, ttl)
   log.head, log.head_time = 1, log.time
   ttl = sliding_log_prolong(log, ttl)
-  call('SET', KEYS[k], sliding_log_encode(log, log.time, log.total, 1, 0), 'PX', ttl)
+  redis.call('SET', KEYS[k], sliding_log_encode(log, log.time, log.total, 1, 0), 'PX', ttl)
 end
 
 local function sliding_log_write(k, log, ttl)
@@ -96,19 +96,19 @@ local function sliding_log_write(k, log, ttl)
     sliding_log_mend(k, log, ttl)
   elseif log.is_new or dropped >= log.stored then
     ttl = sliding_log_prolong(log, ttl)
-    call('SET', key, sliding_log_records(log, log.head, dropped), 'PX', ttl)
+    redis.call('SET', key, sliding_log_records(log, log.head, dropped), 'PX', ttl)
   elseif log.n >= FEW and dropped > log.n / 2 then
     ttl = sliding_log_prolong(log, ttl)
-    local kept = call('GETRANGE', key, dropped * SIZE, -1)
-    call('SET', key, kept .. sliding_log_records(log, log.stored + 1, dropped), 'PX', ttl)
+    local kept = redis.call('GETRANGE', key, dropped * SIZE, -1)
+    redis.call('SET', key, kept .. sliding_log_records(log, log.stored + 1, dropped), 'PX', ttl)
   else
     local prolonged = log.expires < log.now + ttl * 1000 and sliding_log_prolong(log, ttl)
-    local length = call('APPEND', key, sliding_log_records(log, log.stored + 1, 0))
+    local length = redis.call('APPEND', key, sliding_log_records(log, log.stored + 1, 0))
     if length ~= log.n * SIZE then
       corrupt = corrupt + 1
       sliding_log_mend(k, log, ttl)
     elseif prolonged then
-      call('PEXPIRE', key, prolonged)
+      redis.call('PEXPIRE', key, prolonged)
     end
   end
 end
@@ -122,7 +122,7 @@ local function sliding_log_load(k)
   local tail = redis.pcall('GETRANGE', KEYS[k], -SIZE, -1)
   if tail == '' then return log end
   if type(tail) == 'string' and #tail == SIZE then
-    local time, total, head, head_time, before, n, expires = decode(RECORD, tail)
+    local time, total, head, head_time, before, n, expires = struct.unpack(RECORD, tail)
     if exact(time) and 1 <= head and head <= n and n < MOST and head_time <= time and exact(expires) then
       log.time, log.total, log.head, log.head_time, log.before, log.expires =
         time, total, head, head_time, before, expires
@@ -141,7 +141,7 @@ local function sliding_log_look(k, q, now, n, granted)
   if not deciding or log.time + window <= deciding then
     -- None, all gone, or too far ahead.
     log.live = false
-    if n > 0 then granted = min(granted, floor(q.limit / n)) end
+    if n > 0 then granted = math.min(granted, math.floor(q.limit / n)) end
     return granted, log, now, 0, -1, -1
   end
   local head, head_time, before = log.head, log.head_time, log.before
@@ -151,7 +151,7 @@ local function sliding_log_look(k, q, now, n, granted)
   end
   log.live, log.live_time, log.live_before = head, head_time, before
   local used = (log.total - before) % TOTALS
-  if n > 0 then granted = max(0, min(granted, floor((q.limit - used) / n))) end
+  if n > 0 then granted = math.max(0, math.min(granted, math.floor((q.limit - used) / n))) end
   return granted, log, deciding, used, log.time, -1
 end
 
@@ -184,7 +184,7 @@ local function sliding_log_frees(k, q, now, n)
 end
 
 sliding_log = function(from)
-  local limit, window, rest = decode('<dd', batch, from)
-  return { look = sliding_log_look, take = sliding_log_take, frees = sliding_log_frees, width = 4, limit = limit,
+  local limit, window, rest = struct.unpack('<dd', batch, from)
+  return { look = sliding_log_look, take = sliding_log_take, frees = sliding_log_frees, limit = limit,
     window = window }, rest
 end
