@@ -1,33 +1,52 @@
 //! What a case works with: a backend, keys that are its own, and instants.
 
+use crate::harness::{Harness, Opened};
+use crate::inside::Inside;
 use limiter_core::{
     Algorithm, Backend, BackendError, Check, Decision, Keyspace, Quota, Request, StorageKey, Timestamp,
     Verdict,
 };
-use std::fmt;
 use std::sync::Arc;
 
 /// A backend, and a namespace that no other case has.
 ///
 /// Its helpers panic where the backend breaks its contract, which fails the case.
 #[derive(Clone)]
-pub struct Fixture {
-    backend: Arc<dyn Backend>,
+pub(crate) struct Fixture {
+    opened: Opened,
     namespace: String,
+    harness: Harness,
 }
 
 /// Where virtual time starts; no multiple of anything.
 const START: u64 = 1_795_465_002_435_613;
 
 impl Fixture {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, namespace: format!("case-{:016x}", fastrand::u64(..)) }
+    pub(crate) fn new(opened: Opened, namespace: String, harness: Harness) -> Self {
+        Self { opened, namespace, harness }
     }
 
     /// The backend.
-    #[must_use]
-    pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.opened.backend
+    }
+
+    /// The look inside the store, of cases that need it.
+    pub(crate) fn inside(&self) -> &dyn Inside {
+        self.opened.inside.as_deref().expect("the look inside that the case needs")
+    }
+
+    pub(crate) fn harness(&self) -> &Harness {
+        &self.harness
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Another instance of the backend with the same namespace: the same keys, where they share a store.
+    pub(crate) async fn another(&self) -> Self {
+        self.harness.instance(&self.namespace).await
     }
 
     pub(crate) fn rule(&self, rule: &str, algorithm: Algorithm) -> Keyspace {
@@ -44,7 +63,7 @@ impl Fixture {
 
     /// The answer, by the way that a limiter takes: at once if it can be, else by `decide`.
     pub(crate) async fn ask(&self, request: &Request) -> Verdict {
-        let answer = match self.backend.decide_now(request) {
+        let answer = match self.backend().decide_now(request) {
             Some(answer) => answer,
             None => self.batch(std::slice::from_ref(request)).await.remove(0),
         };
@@ -53,7 +72,7 @@ impl Fixture {
 
     /// The answers to a batch, of which there must be one per request.
     pub(crate) async fn batch(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
-        let answers = self.backend.decide(batch).await;
+        let answers = self.backend().decide(batch).await;
         assert_eq!(answers.len(), batch.len(), "answers to a batch of {}", batch.len());
         answers
     }
@@ -89,11 +108,4 @@ fn shaped(request: &Request, answer: Result<Verdict, BackendError>) -> Verdict {
     let verdict = answer.expect("an answer");
     assert_eq!(verdict.decisions().len(), request.checks().len(), "decisions for the checks of a request");
     verdict
-}
-
-impl fmt::Debug for Fixture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { backend, namespace } = self;
-        f.debug_struct("Fixture").field("backend", &backend.name()).field("namespace", namespace).finish()
-    }
 }

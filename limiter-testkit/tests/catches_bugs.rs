@@ -6,7 +6,7 @@ use limiter_core::{
     Backend, BackendError, Check, Decision, Keyspace, Memory, Quota, QuotaError, Request, Shard, StorageKey,
     Timestamp, Verdict,
 };
-use limiter_testkit::{Harness, cases};
+use limiter_testkit::Harness;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -88,15 +88,21 @@ impl Backend for Buggy {
 
 /// Whether the named case finds the bug.
 fn finds(case: &str, backend: Buggy) -> bool {
-    let case =
-        cases().into_iter().find(|c| c.name() == case).unwrap_or_else(|| panic!("there is no case {case}"));
-    let harness = Harness::new("buggy", move || {
+    fails(case, &harness(backend))
+}
+
+fn harness(backend: Buggy) -> Harness {
+    Harness::new("buggy", move || {
         let backend = backend.clone();
         async move { backend }
-    });
+    })
+}
+
+fn fails(case: &str, harness: &Harness) -> bool {
+    let case = harness.cases().into_iter().find(|c| c.name() == case);
+    let case = case.unwrap_or_else(|| panic!("there is no such case"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let run = || runtime.block_on(async { case.run(harness.fixture().await).await });
-    std::panic::catch_unwind(AssertUnwindSafe(run)).is_err()
+    std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(case.run(harness)))).is_err()
 }
 
 fn same_at(request: &Request, checks: Vec<Check>) -> Request {
@@ -122,9 +128,9 @@ async fn one_by_one(memory: &Memory, request: &Request) -> Verdict {
 
 #[test]
 fn a_store_without_a_bug_passes_what_the_others_fail() {
-    for case in cases() {
-        let sound = Buggy::new(|memory, batch| async move { memory.decide(&batch).await });
-        assert!(!finds(case.name(), sound), "{} fails a sound store", case.name());
+    let sound = || Buggy::new(|memory, batch| async move { memory.decide(&batch).await });
+    for case in harness(sound()).cases() {
+        assert!(!finds(case.name(), sound()), "{} fails a sound store", case.name());
     }
 }
 
@@ -234,6 +240,57 @@ fn a_batch_that_reads_each_key_once_for_all() {
         answers
     });
     assert!(finds("batch::one_key_many_times_is_decided_in_order::token_bucket", buggy));
+}
+
+#[test]
+fn a_batch_that_has_one_instant() {
+    let buggy = Buggy::new(|memory, batch| async move {
+        let first = batch.first().and_then(Request::instant);
+        let at_once = |request: &Request| match first {
+            Some(at) => request.clone().at(at),
+            None => request.clone(),
+        };
+        memory.decide(&batch.iter().map(at_once).collect::<Vec<_>>()).await
+    });
+    assert!(finds("batch::each_request_has_an_instant_of_its_own::fixed_window", buggy.clone()));
+    assert!(finds("batch::each_request_has_an_instant_of_its_own::sliding_log", buggy));
+}
+
+#[test]
+fn a_batch_that_is_sorted_by_instant() {
+    let buggy = Buggy::new(|memory, batch| async move {
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_by_key(|i| batch[*i].now());
+        let sorted: Vec<Request> = order.iter().map(|i| batch[*i].clone()).collect();
+        let mut answers: Vec<_> = order.into_iter().zip(memory.decide(&sorted).await).collect();
+        answers.sort_by_key(|(i, _)| *i);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    });
+    assert!(finds("batch::each_request_has_an_instant_of_its_own::token_bucket", buggy));
+}
+
+#[test]
+fn instances_that_count_for_themselves() {
+    let alone = Harness::new("buggy", async || Memory::new()).across_processes();
+    let memory = Memory::new();
+    let together = Harness::new("buggy", move || std::future::ready(memory.clone())).across_processes();
+    for algorithm in ["token_bucket", "leaky_bucket", "fixed_window", "sliding_log", "sliding_counter"] {
+        let case = format!("race::two_instances_share_one_limit::{algorithm}");
+        assert!(fails(&case, &alone), "{case}");
+        assert!(!fails(&case, &together), "{case}");
+    }
+}
+
+#[test]
+fn a_state_for_each_quota() {
+    // Who changes a quota finds all keys fresh.
+    let buggy = Buggy::asking(|request| {
+        with_checks(&request, |check| {
+            let name = format!("{} {:?}", check.quota, check.key.bytes());
+            Check { key: check.key.keyspace().key(name.as_bytes()), ..check.clone() }
+        })
+    });
+    assert!(finds("equal::every_decision_is_the_references::sliding_counter", buggy));
 }
 
 #[test]

@@ -1,19 +1,19 @@
 //! Batches: an answer for each request, in its place, as if they had come one by one.
 
-use crate::fixture::{Fixture, at, quota, request};
+use crate::fixture::{Fixture, quota, request};
 use crate::reference::Reference;
 use fastrand::Rng;
 use limiter_core::{Algorithm, Decision, Request};
 
 /// The answers that the requests get one after another.
-fn expected(batch: &[Request], micros: u64) -> Vec<Vec<Decision>> {
+fn expected(batch: &[Request]) -> Vec<Vec<Decision>> {
     let mut reference = Reference::new();
-    batch.iter().map(|request| reference.decide(request.checks(), at(micros))).collect()
+    batch.iter().map(|request| reference.decide(request.checks(), request.now())).collect()
 }
 
-async fn is_the_references(fixture: &Fixture, batch: &[Request], micros: u64) {
+async fn is_the_references(fixture: &Fixture, batch: &[Request]) {
     let verdicts = fixture.verdicts(batch).await;
-    for (i, (verdict, expected)) in verdicts.iter().zip(expected(batch, micros)).enumerate() {
+    for (i, (verdict, expected)) in verdicts.iter().zip(expected(batch)).enumerate() {
         assert_eq!(verdict.decisions(), expected, "request {i} of {}", batch.len());
     }
 }
@@ -22,7 +22,18 @@ pub(super) async fn one_key_many_times(fixture: Fixture, algorithm: Algorithm) {
     let quota = quota("20/s", algorithm);
     let costs = [1, 1, 1, 5, 0, 1, 30, 8, 1, 1, 9, 2, 1, 0, 1, 1, 1, 1, 1, 1];
     let batch: Vec<Request> = costs.map(|cost| request([fixture.check("a", quota, cost)], 0)).into();
-    is_the_references(&fixture, &batch, 0).await;
+    is_the_references(&fixture, &batch).await;
+}
+
+/// Later, much later and earlier: each is decided at its own instant, on what those before it in the batch left. Runs of
+/// equal requests are among them, which may travel as one.
+pub(super) async fn instants_of_their_own(fixture: Fixture, algorithm: Algorithm) {
+    let quota = quota("4/100ms", algorithm);
+    let instants =
+        [0, 0, 0, 30, 30, 30, 10, 10, 100, 100, 100, 0, 120, 120, 120, 120, 120, 900, 900, 850, 1_000];
+    let batch: Vec<Request> =
+        instants.map(|millis| request([fixture.check("a", quota, 1)], millis * 1_000)).into();
+    is_the_references(&fixture, &batch).await;
 }
 
 pub(super) async fn mixed_outcomes(fixture: Fixture) {
@@ -56,7 +67,7 @@ pub(super) async fn a_thousand_requests(fixture: Fixture) {
         request(checks, 0)
     };
     let batch: Vec<Request> = (0..1_000).map(&mut any_request).collect();
-    is_the_references(&fixture, &batch, 0).await;
+    is_the_references(&fixture, &batch).await;
 }
 
 pub(super) async fn empty(fixture: Fixture) {

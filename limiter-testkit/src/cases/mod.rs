@@ -6,12 +6,15 @@ mod boundary;
 mod cost;
 mod drops;
 mod equal;
+mod expiry;
+mod garbage;
 mod keys;
 mod race;
 mod reset;
 mod time;
 
 use crate::fixture::Fixture;
+use crate::harness::Harness;
 use limiter_core::Algorithm;
 use std::fmt;
 use std::future::Future;
@@ -22,7 +25,20 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Case {
     name: String,
+    needs: Needs,
     run: Arc<dyn Fn(Fixture) -> Running + Send + Sync>,
+}
+
+/// What a case needs of a harness beyond a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// A store that instances and processes share.
+    Processes,
+    /// A look inside the store.
+    Inside,
+    /// A store that keeps states for a moment only, and a look inside.
+    Expiring,
 }
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -32,7 +48,11 @@ impl Case {
         name: impl Into<String>,
         run: impl Fn(Fixture) -> F + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), run: Arc::new(move |fixture| Box::pin(run(fixture))) }
+        Self {
+            name: name.into(),
+            needs: Needs::Nothing,
+            run: Arc::new(move |fixture| Box::pin(run(fixture))),
+        }
     }
 
     /// Its name: file, rule and, where there is one case per algorithm, the algorithm.
@@ -41,12 +61,20 @@ impl Case {
         &self.name
     }
 
-    /// Runs it.
+    fn needing(self, needs: Needs) -> Self {
+        Self { needs, ..self }
+    }
+
+    pub(crate) fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Runs it on one of the harnesses that have it among their [`cases`](Harness::cases).
     ///
     /// # Panics
-    /// The backend breaks the rule.
-    pub async fn run(&self, fixture: Fixture) {
-        (self.run)(fixture).await;
+    /// The backend breaks the rule, or the harness does not have the case.
+    pub async fn run(&self, harness: &Harness) {
+        (self.run)(harness.fixture(self.needs).await).await;
     }
 }
 
@@ -69,8 +97,8 @@ fn each<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// All cases.
-#[must_use]
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
+    let needing = |needs: Needs| move |case: Case| case.needing(needs);
     let per_algorithm = [
         each("equal::every_decision_is_the_references", equal::every_decision_is_the_references).collect(),
         each("boundary::a_denied_request_is_allowed_when_promised", boundary::allowed_when_promised)
@@ -80,9 +108,38 @@ pub fn cases() -> Vec<Case> {
         each("cost::a_cost_above_the_capacity_is_never_allowed", cost::oversize).collect(),
         each("cost::a_denied_cost_leaves_a_smaller_one_its_room", cost::smaller_after_denied).collect(),
         each("batch::one_key_many_times_is_decided_in_order", batch::one_key_many_times).collect(),
+        each("batch::each_request_has_an_instant_of_its_own", batch::instants_of_their_own).collect(),
         each("race::tasks_on_one_key_admit_exactly_the_limit", race::tasks_on_one_key).collect(),
         each("reset::a_reset_key_is_fresh", reset::a_reset_key_is_fresh).collect(),
         each("time::a_clock_that_steps_back_refunds_nothing", time::steps_back).collect(),
+        each("race::two_instances_share_one_limit", race::two_instances)
+            .map(needing(Needs::Processes))
+            .collect(),
+        each("race::processes_on_one_key_admit_exactly_the_limit", race::processes_on_one_key)
+            .map(needing(Needs::Processes))
+            .collect(),
+        each("garbage::is_a_fresh_key_and_heals", garbage::is_a_fresh_key_and_heals)
+            .map(needing(Needs::Inside))
+            .collect(),
+        each("garbage::a_truncated_state_is_no_error", garbage::truncated)
+            .map(needing(Needs::Inside))
+            .collect(),
+        each("garbage::spoils_no_other_key", garbage::spoils_no_other_key)
+            .map(needing(Needs::Inside))
+            .collect(),
+        each("garbage::can_be_reset", garbage::can_be_reset).map(needing(Needs::Inside)).collect(),
+        each("expiry::peeks_and_denials_write_nothing", expiry::nothing_is_written)
+            .map(needing(Needs::Inside))
+            .collect(),
+        each("expiry::a_state_is_gone_after_its_time", expiry::gone_after_its_time)
+            .map(needing(Needs::Expiring))
+            .collect(),
+        each("expiry::no_state_without_an_end", expiry::no_state_without_an_end)
+            .map(needing(Needs::Expiring))
+            .collect(),
+        each("expiry::a_live_state_is_kept", expiry::a_live_state_is_kept)
+            .map(needing(Needs::Expiring))
+            .collect(),
     ];
     let single: [Vec<Case>; 1] = [vec![
         Case::new("equal::requests_of_several_checks_too", equal::requests_of_several_checks_too),

@@ -1,6 +1,7 @@
 //! Races: however requests interleave, the limit holds exactly.
 
 use crate::fixture::{Fixture, quota, request};
+use crate::worker;
 use limiter_core::{Algorithm, Request};
 
 const TASKS: usize = 64;
@@ -73,4 +74,32 @@ pub(super) async fn requests_of_two_keys(fixture: Fixture) {
     }
     assert_eq!(lost, 2 * granted);
     assert!((60..=120).contains(&granted), "{granted} were granted of the 120 that fit");
+}
+
+/// Two instances in turn and at once: what one admits, the other counts.
+pub(super) async fn two_instances(fixture: Fixture, algorithm: Algorithm) {
+    let quota = quota("100/day", algorithm);
+    let instances = [fixture.another().await, fixture];
+    for (turn, instance) in [&instances[0], &instances[1], &instances[0]].into_iter().enumerate() {
+        let decision = instance.one("hot", quota, 10, 0).await;
+        assert_eq!((decision.allowed, decision.remaining), (true, 90 - 10 * turn as u64), "turn {turn}");
+    }
+    let admitted = tasks(|i| {
+        let fixture = instances[i % 2].clone();
+        async move {
+            let mut admitted = 0;
+            for _ in 0..4 {
+                admitted += u64::from(fixture.one("hot", quota, 1, 0).await.allowed);
+            }
+            admitted
+        }
+    })
+    .await;
+    assert_eq!(admitted, 70);
+}
+
+/// Eight processes, each with several tasks.
+pub(super) async fn processes_on_one_key(fixture: Fixture, algorithm: Algorithm) {
+    let (sent, admitted) = worker::race(&fixture, algorithm, 1_000, 8);
+    assert_eq!(admitted, 1_000, "of {sent} requests");
 }
