@@ -98,7 +98,7 @@ impl Harness {
     }
 
     /// There is an opening that keeps states for a moment only, 100 ms to a second or two, after they are as if never
-    /// used, and for as long after the last write where requests carry their instants: cases of expiry are run.
+    /// used, and not an hour where requests carry their instants, but that moment: cases of expiry are run.
     #[must_use]
     pub fn expiring<B, I, F>(self, open: impl Fn() -> F + Send + Sync + 'static) -> Self
     where

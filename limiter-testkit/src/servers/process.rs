@@ -120,7 +120,9 @@ impl Process {
             children.iter().for_each(|child| signal(*child, Signal::KILL));
             signal(child.id(), Signal::KILL);
             let _status = child.wait();
-            while list().iter().any(|line| children.contains(&line.pid) && !line.dead) {
+            let killed = Instant::now();
+            let lives = |line: &Line| children.contains(&line.pid) && !line.dead;
+            while killed.elapsed() < START && list().iter().any(lives) {
                 sleep(POLL);
             }
             self.keeper.watch(None);

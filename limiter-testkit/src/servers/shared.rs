@@ -1,10 +1,10 @@
 //! One server of each sort for all tests of a process that need none of their own.
 //!
-//! The environment may name a running one: `LIMITER_TEST_REDIS_URL`, `LIMITER_TEST_MEMCACHED_URL`,
-//! `LIMITER_TEST_POSTGRES_URL`. Nothing is ever flushed there; tests keep to random namespaces. Otherwise a server is
+//! The environment may name a running one: `LIMITER_TEST_REDIS_URL`, `LIMITER_TEST_REDIS_CLUSTER_URLS` (its nodes',
+//! separated by commas), `LIMITER_TEST_MEMCACHED_URL`, `LIMITER_TEST_POSTGRES_URL`. Nothing is ever flushed there; tests keep to random namespaces. Otherwise a server is
 //! started when it is first asked for, and ends with the process.
 
-use super::{Memcached, Postgres, Redis, ServerError};
+use super::{Memcached, Postgres, Redis, RedisCluster, ServerError};
 use std::sync::{Mutex, PoisonError};
 
 struct Shared<S> {
@@ -44,6 +44,7 @@ impl<S> Shared<S> {
 }
 
 static REDIS: Shared<Redis> = Shared::new("LIMITER_TEST_REDIS_URL");
+static CLUSTER: Shared<RedisCluster> = Shared::new("LIMITER_TEST_REDIS_CLUSTER_URLS");
 static MEMCACHED: Shared<Memcached> = Shared::new("LIMITER_TEST_MEMCACHED_URL");
 static POSTGRES: Shared<Postgres> = Shared::new("LIMITER_TEST_POSTGRES_URL");
 
@@ -53,6 +54,19 @@ static POSTGRES: Shared<Postgres> = Shared::new("LIMITER_TEST_POSTGRES_URL");
 /// None is named, and none can be started.
 pub fn redis_url() -> Result<String, ServerError> {
     REDIS.url(Redis::start, Redis::url)
+}
+
+/// The URLs of the nodes of a Redis Cluster, of three primaries without replicas if it is started here.
+///
+/// # Errors
+/// None is named, and none can be started.
+pub fn redis_cluster_urls() -> Result<Vec<String>, ServerError> {
+    let urls = CLUSTER.url(|| RedisCluster::start(3, 0), joined)?;
+    Ok(urls.split(',').map(str::to_owned).collect())
+}
+
+fn joined(cluster: &RedisCluster) -> String {
+    cluster.urls().join(",")
 }
 
 /// The URL of a Memcached.
@@ -74,6 +88,11 @@ pub fn postgres_url() -> Result<String, ServerError> {
 /// The variables by which another process finds the servers that this one has started.
 #[must_use]
 pub fn environment() -> Vec<(&'static str, String)> {
-    let started = [REDIS.known(Redis::url), MEMCACHED.known(Memcached::url), POSTGRES.known(Postgres::url)];
+    let started = [
+        REDIS.known(Redis::url),
+        CLUSTER.known(joined),
+        MEMCACHED.known(Memcached::url),
+        POSTGRES.known(Postgres::url),
+    ];
     started.into_iter().flatten().collect()
 }
