@@ -6,6 +6,7 @@
 
 pub mod algorithm;
 mod backend;
+pub mod batch;
 mod decision;
 mod error;
 mod key;

@@ -2,8 +2,8 @@
 
 use crate::error::{malformed, too_many_checks};
 use crate::script::{Needs, Source};
-use ahash::{HashMap, HashMapExt};
 use limiter_core::algorithm::{BucketReading, CounterReading, LogReading, Reading, WindowReading};
+use limiter_core::batch::{self, Entry};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, StorageKey, Timestamp, Verdict};
 use redis::Value;
 use std::time::Duration;
@@ -24,23 +24,12 @@ pub(crate) struct Keep {
     pub(crate) virtual_expiry: Duration,
 }
 
-/// Requests of one trip, in order. Those in a row that are equal on one key travel as one entry with a count.
+/// A batch as the script takes it.
 pub(crate) struct Batch<'a> {
-    requests: Vec<&'a Request>,
-    /// The entry of each request.
-    entry_of: Vec<usize>,
-    entries: Vec<Entry>,
+    batch: batch::Batch<'a>,
     keys: Vec<&'a StorageKey>,
     packed: Vec<u8>,
     needs: Needs,
-}
-
-/// Equal requests in a row.
-struct Entry {
-    /// The first of them.
-    request: usize,
-    /// How many; 0 for one that is not to be taken.
-    count: u32,
 }
 
 impl<'a> Batch<'a> {
@@ -50,51 +39,12 @@ impl<'a> Batch<'a> {
         if requests.len() > MAX_REQUESTS || checks > MAX_CHECKS {
             return Err(too_many_checks(checks, MAX_CHECKS));
         }
-        let keys = Keys::of(&requests, checks);
-        let (entry_of, entries) = entries(&requests, &keys);
-        Ok(Self::write(requests, entry_of, entries, keys, keep))
+        Ok(Self::write(requests, keep, true))
     }
 
     /// Packs a request that is to be answered and not to be taken.
     pub(crate) fn look(request: &'a Request, keep: Keep) -> Self {
-        let requests = vec![request];
-        let keys = Keys::of(&requests, request.checks().len());
-        Self::write(requests, vec![0], vec![Entry { request: 0, count: 0 }], keys, keep)
-    }
-
-    fn write(
-        requests: Vec<&'a Request>,
-        entry_of: Vec<usize>,
-        entries: Vec<Entry>,
-        keys: Keys<'a>,
-        keep: Keep,
-    ) -> Self {
-        let (mut needs, mut quotas): (Needs, Vec<Quota>) = Default::default();
-        let mut body = Writer(Vec::with_capacity(32 * entries.len()));
-        for entry in &entries {
-            let request = requests[entry.request];
-            if request.checks().len() != 1 || entry.count == 0 {
-                needs.all_or_nothing();
-            }
-            body.instant(request.instant());
-            body.0.extend_from_slice(&entry.count.to_le_bytes());
-            body.short(request.checks().len());
-            for (check, slot) in request.checks().iter().zip(&keys.slots[keys.first_check[entry.request]..]) {
-                let known = quotas.iter().rposition(|quota| *quota == check.quota);
-                let number = known.unwrap_or_else(|| {
-                    needs.algorithm(check.quota.algorithm());
-                    quotas.push(check.quota);
-                    quotas.len() - 1
-                });
-                body.short(keys.position(*slot) + 1);
-                body.short(number + 1);
-                // Above the capacity, one cost is as good as any other.
-                body.double(check.cost.min(check.quota.capacity() + 1));
-            }
-        }
-        let mut packed = Writer::head(keys.plain.len(), &quotas, entries.len(), keep);
-        packed.0.extend_from_slice(&body.0);
-        Self { requests, entry_of, entries, keys: keys.in_order(), packed: packed.0, needs }
+        Self::write(vec![request], keep, false)
     }
 
     /// The script that decides it.
@@ -102,19 +52,55 @@ impl<'a> Batch<'a> {
         self.needs.decide()
     }
 
-    /// The keys that the script is to declare, each once.
+    /// The keys that the script is to declare, each once; those of logs behind all others, as they are not read whole.
     pub(crate) fn keys(&self) -> &[&'a StorageKey] {
         &self.keys
     }
 
     /// When the first of its callers stops waiting.
     pub(crate) fn first_deadline(&self) -> Option<Instant> {
-        self.requests.iter().filter_map(|request| request.deadline()).min()
+        self.batch.first_deadline()
     }
 
     /// The script's argument.
     pub(crate) fn argument(&self) -> &[u8] {
         &self.packed
+    }
+
+    fn write(requests: Vec<&'a Request>, keep: Keep, is_taken: bool) -> Self {
+        let batch = batch::Batch::new(requests);
+        let is_log = |place: &usize| batch.keys()[*place].keyspace().algorithm() == Algorithm::SlidingLog;
+        let (logs, plain): (Vec<usize>, Vec<usize>) = (0..batch.keys().len()).partition(is_log);
+        let order = || plain.iter().chain(&logs);
+        let mut position = vec![0; batch.keys().len()];
+        order().enumerate().for_each(|(i, place)| position[*place] = i + 1);
+        let (mut needs, mut quotas): (Needs, Vec<Quota>) = Default::default();
+        let mut body = Writer(Vec::with_capacity(32 * batch.entries().len()));
+        for entry in batch.entries() {
+            if entry.places.len() != 1 || !is_taken {
+                needs.all_or_nothing();
+            }
+            body.instant(entry.request.instant());
+            let count = if is_taken { entry.count } else { 0 };
+            body.0.extend_from_slice(&count.to_le_bytes());
+            body.short(entry.places.len());
+            for (check, place) in entry.request.checks().iter().zip(entry.places) {
+                let known = quotas.iter().rposition(|quota| *quota == check.quota);
+                let number = known.unwrap_or_else(|| {
+                    needs.algorithm(check.quota.algorithm());
+                    quotas.push(check.quota);
+                    quotas.len() - 1
+                });
+                body.short(position[*place]);
+                body.short(number + 1);
+                // Above the capacity, one cost is as good as any other.
+                body.double(check.cost.min(check.quota.capacity() + 1));
+            }
+        }
+        let mut packed = Writer::head(plain.len(), &quotas, batch.entries().len(), keep);
+        packed.0.extend_from_slice(&body.0);
+        let keys = order().map(|place| batch.keys()[*place]).collect();
+        Self { batch, keys, packed: packed.0, needs }
     }
 
     /// What the script answered to each entry, and how many states were corrupt; `None` if it is not of its form.
@@ -123,16 +109,14 @@ impl<'a> Batch<'a> {
         let mut reply = Reader(numbers.into_iter());
         let clock = reply.number()?;
         let corrupt = reply.number()?;
-        let answer = |entry: &Entry| Answer::read(&mut reply, self.requests[entry.request], clock);
-        Some((corrupt, self.entries.iter().map(answer).collect::<Option<_>>()?))
+        let answer = |entry: Entry<'_>| Answer::read(&mut reply, entry.request, clock);
+        Some((corrupt, self.batch.entries().map(answer).collect::<Option<_>>()?))
     }
 
     /// The verdicts of these answers, one per request.
-    pub(crate) fn verdicts(&self, mut answers: Vec<Answer>) -> Vec<Result<Verdict, BackendError>> {
-        let verdict = |(request, entry): (&&Request, &usize)| {
-            answers.get_mut(*entry).and_then(|answer| answer.next(request)).ok_or_else(malformed)
-        };
-        self.requests.iter().zip(&self.entry_of).map(verdict).collect()
+    pub(crate) fn verdicts(&self, answers: Vec<Answer>) -> Vec<Result<Verdict, BackendError>> {
+        let answers = answers.into_iter().map(|answer| answer.answer).collect();
+        self.batch.verdicts(answers).into_iter().map(|verdict| verdict.ok_or_else(malformed)).collect()
     }
 }
 
@@ -142,108 +126,14 @@ pub(crate) fn gift(check: &Check, at: Option<Timestamp>, taken: &Answer, keep: K
     let mut packed = Writer::head(usize::from(!is_log), &[check.quota], 0, keep);
     packed.instant(at);
     packed.double(check.cost);
-    packed.double(taken.now.as_micros());
+    packed.double(taken.answer.now.as_micros());
     packed.double(taken.first_number);
     packed.0
 }
 
-/// A key among those of its kind.
-#[derive(Clone, Copy)]
-enum Slot {
-    Plain(usize),
-    Log(usize),
-}
-
-/// The keys of a batch, each once; logs apart, as they are not read whole.
-struct Keys<'a> {
-    plain: Vec<&'a StorageKey>,
-    logs: Vec<&'a StorageKey>,
-    /// One per check, of all requests in a row.
-    slots: Vec<Slot>,
-    /// Where a request's checks begin in `slots`.
-    first_check: Vec<usize>,
-}
-
-impl<'a> Keys<'a> {
-    fn of(requests: &[&'a Request], checks: usize) -> Self {
-        let mut known = HashMap::with_capacity(checks);
-        let mut keys = Self {
-            plain: Vec::with_capacity(checks),
-            logs: Vec::new(),
-            slots: Vec::with_capacity(checks),
-            first_check: Vec::with_capacity(requests.len()),
-        };
-        for request in requests {
-            keys.first_check.push(keys.slots.len());
-            for Check { key, quota, .. } in request.checks() {
-                let slot = *known.entry(key).or_insert_with(|| {
-                    if quota.algorithm() == Algorithm::SlidingLog {
-                        keys.logs.push(key);
-                        Slot::Log(keys.logs.len() - 1)
-                    } else {
-                        keys.plain.push(key);
-                        Slot::Plain(keys.plain.len() - 1)
-                    }
-                });
-                keys.slots.push(slot);
-            }
-        }
-        keys
-    }
-
-    /// The place of a key in [`in_order`](Self::in_order).
-    fn position(&self, slot: Slot) -> usize {
-        match slot {
-            Slot::Plain(index) => index,
-            Slot::Log(index) => self.plain.len() + index,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.plain.len() + self.logs.len()
-    }
-
-    fn in_order(mut self) -> Vec<&'a StorageKey> {
-        self.plain.append(&mut self.logs);
-        self.plain
-    }
-}
-
-/// Joins requests of one check that are equal and have none of another kind between them on their key.
-fn entries(requests: &[&Request], keys: &Keys<'_>) -> (Vec<usize>, Vec<Entry>) {
-    let mut entries: Vec<Entry> = Vec::with_capacity(requests.len());
-    let mut last_on = vec![None; keys.len()];
-    let entry_of = requests.iter().enumerate().map(|(i, request)| {
-        let slots = keys.slots[keys.first_check[i]..].iter().take(request.checks().len());
-        if let [check] = request.checks() {
-            let last = slots.clone().next().and_then(|slot| last_on[keys.position(*slot)]);
-            if let Some(entry) =
-                last.filter(|entry: &usize| equal(requests[entries[*entry].request], check, request))
-            {
-                entries[entry].count += 1;
-                return entry;
-            }
-        }
-        entries.push(Entry { request: i, count: 1 });
-        let entry = entries.len() - 1;
-        slots.for_each(|slot| last_on[keys.position(*slot)] = Some(entry));
-        entry
-    });
-    let entry_of = entry_of.collect();
-    (entry_of, entries)
-}
-
-/// Whether `earlier`, on the same key, is the same request.
-fn equal(earlier: &Request, check: &Check, request: &Request) -> bool {
-    let same = |other: &Check| other.quota == check.quota && other.cost == check.cost;
-    matches!(earlier.checks(), [other] if same(other)) && earlier.instant() == request.instant()
-}
-
-/// What was answered to an entry, of which its requests take their verdicts one after another.
+/// What was answered to an entry.
 pub(crate) struct Answer {
-    pub(crate) now: Timestamp,
-    pub(crate) granted: u64,
-    pub(crate) readings: Vec<Reading>,
+    pub(crate) answer: batch::Answer,
     /// The first number of the first reading: what a window or a log needs to find a taking again.
     first_number: u64,
 }
@@ -258,23 +148,7 @@ impl Answer {
         let first_number = reply.peek();
         let readings =
             request.checks().iter().map(|check| reply.reading(&check.quota)).collect::<Option<_>>()?;
-        Some(Self { now, granted, readings, first_number })
-    }
-
-    /// The verdict on the next request; `None` if the script and core's function do not agree on it.
-    fn next(&mut self, request: &Request) -> Option<Verdict> {
-        let verdict = Reading::verdict(request.checks(), &self.readings, self.now)?;
-        if verdict.allowed() != (self.granted > 0) {
-            return None;
-        }
-        self.granted = self.granted.saturating_sub(1);
-        if let ([check], [reading]) = (request.checks(), &mut self.readings[..])
-            && verdict.allowed()
-            && check.cost > 0
-        {
-            *reading = reading.after(&check.quota, check.cost);
-        }
-        Some(verdict)
+        Some(Self { answer: batch::Answer { now, granted, readings }, first_number })
     }
 }
 

@@ -8,6 +8,7 @@ use crate::route::{Slot, text};
 use crate::script::GIVE_BACK;
 use crate::server::Call;
 use futures_util::future::join_all;
+use limiter_core::batch;
 use limiter_core::{BackendError, Check, Decision, Effect, ErrorKind, Request, Timestamp, Verdict};
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -29,7 +30,7 @@ async fn take_all(inner: &Inner, request: &Request) -> Result<Verdict, BackendEr
         request.checks().iter().map(|check| alone(request, check)).collect::<Result<_, _>>()?;
     let looks = join_all(alone.iter().map(|check| inner.look(check))).await;
     let looks: Vec<Answer> = looks.into_iter().collect::<Result<_, _>>()?;
-    if looks.iter().any(|look| look.granted == 0) {
+    if looks.iter().any(|look| look.answer.granted == 0) {
         return report(request, &looks, None);
     }
     let mut order: Vec<usize> = (0..alone.len()).collect();
@@ -38,7 +39,7 @@ async fn take_all(inner: &Inner, request: &Request) -> Result<Verdict, BackendEr
     for i in order {
         let answer = inner.take(&alone[i]).await;
         match answer {
-            Ok(answer) if answer.granted > 0 => taken.push((i, answer)),
+            Ok(answer) if answer.answer.granted > 0 => taken.push((i, answer)),
             Ok(denied) => {
                 give_all_back(inner, request, &taken).await;
                 return report(request, &looks, Some((i, denied)));
@@ -79,15 +80,16 @@ fn report(
 ) -> Result<Verdict, BackendError> {
     let each = request.checks().iter().zip(looks).enumerate().map(|(i, (check, look))| match &denied {
         Some((denying, answer)) if *denying == i => decision(answer, check, check.cost),
-        _ if look.granted == 0 => decision(look, check, check.cost),
+        _ if look.answer.granted == 0 => decision(look, check, check.cost),
         _ => decision(look, check, 0),
     });
     each.collect()
 }
 
 fn decision(answer: &Answer, check: &Check, cost: u64) -> Result<Decision, BackendError> {
-    let reading = answer.readings.first().ok_or_else(malformed)?;
-    reading.decide(&check.quota, cost, answer.now).ok_or_else(malformed)
+    let batch::Answer { now, readings, .. } = &answer.answer;
+    let reading = readings.first().ok_or_else(malformed)?;
+    reading.decide(&check.quota, cost, *now).ok_or_else(malformed)
 }
 
 async fn give_all_back(inner: &Inner, request: &Request, taken: &[(usize, Answer)]) {
