@@ -2,12 +2,16 @@
 //! three, and behind Sentinel.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod inside;
+
+use inside::Server;
 use limiter_core::{Coalesce, CoalesceConfig};
 use limiter_redis::Redis;
 use limiter_testkit::Harness;
-use limiter_testkit::servers::{self, RedisCluster, RedisSentinel, ServerError};
+use limiter_testkit::servers::{self, RedisSentinel, ServerError};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// A server of a row's own: started when a case first needs it, stopped after the last.
 struct Own<T>(Arc<OnceLock<T>>);
@@ -22,12 +26,6 @@ impl<T> Own<T> {
     }
 }
 
-impl<T> Clone for Own<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
 fn connect(url: impl Into<String>) -> Redis {
     Redis::connect(url).expect("a URL of Redis")
 }
@@ -36,8 +34,8 @@ fn shared() -> String {
     servers::shared::redis_url().unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn cluster(own: &Own<RedisCluster>) -> Redis {
-    let urls = own.get(|| RedisCluster::start(3, 0)).urls();
+fn cluster() -> Redis {
+    let urls = servers::shared::redis_cluster_urls().unwrap_or_else(|error| panic!("{error}"));
     connect(urls[0].replace("redis://", "redis-cluster://"))
 }
 
@@ -52,11 +50,22 @@ fn unix(own: &Own<servers::Redis>) -> Redis {
     connect(format!("redis+unix://{}", own.unix_socket().display()))
 }
 
+/// A store that keeps states so long beyond their time, and a look into it.
+fn kept_for(time: Duration) -> (Redis, Server) {
+    let url = shared();
+    let redis = Redis::builder(url.clone()).grace(time).virtual_expiry(time).build().expect("a URL of Redis");
+    (redis.clone(), Server::new(redis, &url))
+}
+
 fn main() -> ExitCode {
-    let (clustered, watched, local) = (Own::new(), Own::new(), Own::new());
-    let rows = [
-        Harness::new("redis", async || connect(shared())),
-        Harness::new("coalesced", async || Coalesce::new(connect(shared()), CoalesceConfig::new())),
+    let (local, watched) = (Own::new(), Own::new());
+    limiter_testkit::main([
+        Harness::new("redis", async || connect(shared()))
+            .across_processes()
+            .inside(async || kept_for(Duration::from_secs(3_600)))
+            .expiring(async || kept_for(Duration::from_millis(100))),
+        Harness::new("coalesced", async || Coalesce::new(connect(shared()), CoalesceConfig::new()))
+            .across_processes(),
         Harness::new("coalesced-at-once", async || {
             Coalesce::new(connect(shared()), CoalesceConfig::new().eager(0))
         }),
@@ -65,18 +74,8 @@ fn main() -> ExitCode {
             let client = limiter_redis::redis::Client::open(shared()).expect("a URL of Redis");
             Redis::from_client(client).build().expect("a client")
         }),
-        {
-            let own = local.clone();
-            Harness::new("unix", move || std::future::ready(unix(&own)))
-        },
-        {
-            let own = clustered.clone();
-            Harness::new("cluster", move || std::future::ready(cluster(&own)))
-        },
-        {
-            let own = watched.clone();
-            Harness::new("sentinel", move || std::future::ready(sentinel(&own)))
-        },
-    ];
-    limiter_testkit::main(rows)
+        Harness::new("unix", move || std::future::ready(unix(&local))),
+        Harness::new("cluster", async || cluster()).across_processes(),
+        Harness::new("sentinel", move || std::future::ready(sentinel(&watched))),
+    ])
 }

@@ -107,8 +107,8 @@ pub(super) async fn truncated(fixture: Fixture, algorithm: Algorithm) {
 /// One request of two keys, and one batch over three, of which one key is spoilt.
 pub(super) async fn spoils_no_other_key(fixture: Fixture, algorithm: Algorithm) {
     let quota = quota("5/minute", algorithm);
-    for garbage in Garbage::all(&fixture, algorithm) {
-        let name = |key: &str| format!("{garbage} {key}");
+    for (i, garbage) in Garbage::all(&fixture, algorithm).into_iter().enumerate() {
+        let name = |key: &str| format!("{i} {key}");
         let check = |key: &str, cost| fixture.check(name(key), quota, cost);
         assert!(fixture.one(&name("sound"), quota, 4, 0).await.allowed);
         let spoilt = fixture.key(algorithm, name("spoilt"));
