@@ -1,7 +1,7 @@
 //! A batch on its way to the script `decide` and back: packed once, unpacked once.
 
 use crate::error::{malformed, too_many_checks};
-use crate::script::{Needs, Source};
+use crate::script::{Needs, Source, decide_alone};
 use limiter_core::algorithm::{BucketReading, CounterReading, LogReading, Reading, WindowReading};
 use limiter_core::batch::{self, Entry};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, StorageKey, Timestamp, Verdict};
@@ -29,7 +29,7 @@ pub(crate) struct Batch<'a> {
     batch: batch::Batch<'a>,
     keys: Vec<&'a StorageKey>,
     packed: Vec<u8>,
-    needs: Needs,
+    script: &'static Source,
 }
 
 impl<'a> Batch<'a> {
@@ -49,7 +49,7 @@ impl<'a> Batch<'a> {
 
     /// The script that decides it.
     pub(crate) fn script(&self) -> &'static Source {
-        self.needs.decide()
+        self.script
     }
 
     /// The keys that the script is to declare, each once; those of logs behind all others, as they are not read whole.
@@ -100,7 +100,11 @@ impl<'a> Batch<'a> {
         let mut packed = Writer::head(plain.len(), &quotas, batch.entries().len(), keep);
         packed.0.extend_from_slice(&body.0);
         let keys = order().map(|place| batch.keys()[*place]).collect();
-        Self { batch, keys, packed: packed.0, needs }
+        let script = match requests_alone(&batch).filter(|_| is_taken).and_then(decide_alone) {
+            Some(script) => script,
+            None => needs.decide(),
+        };
+        Self { batch, keys, packed: packed.0, script }
     }
 
     /// What the script answered to each entry, and how many states were corrupt; `None` if it is not of its form.
@@ -117,6 +121,15 @@ impl<'a> Batch<'a> {
     pub(crate) fn verdicts(&self, answers: Vec<Answer>) -> Vec<Result<Verdict, BackendError>> {
         let answers = answers.into_iter().map(|answer| answer.answer).collect();
         self.batch.verdicts(answers).into_iter().map(|verdict| verdict.ok_or_else(malformed)).collect()
+    }
+}
+
+/// The algorithm of a batch in which equal requests in a row, of one check, are all there is.
+fn requests_alone(batch: &batch::Batch<'_>) -> Option<Algorithm> {
+    let mut entries = batch.entries();
+    match (entries.next()?.request.checks(), entries.next()) {
+        ([check], None) => Some(check.quota.algorithm()),
+        _ => None,
     }
 }
 

@@ -26,8 +26,11 @@ impl<T> Own<T> {
     }
 }
 
+/// A busy machine may take long; what a reply that does not come means is tested elsewhere.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn connect(url: impl Into<String>) -> Redis {
-    Redis::connect(url).expect("a URL of Redis")
+    Redis::builder(url).timeout(PATIENCE).build().expect("a URL of Redis")
 }
 
 fn shared() -> String {
@@ -53,7 +56,12 @@ fn unix(own: &Own<servers::Redis>) -> Redis {
 /// A store that keeps states so long beyond their time, and a look into it.
 fn kept_for(time: Duration) -> (Redis, Server) {
     let url = shared();
-    let redis = Redis::builder(url.clone()).grace(time).virtual_expiry(time).build().expect("a URL of Redis");
+    let redis = Redis::builder(url.clone())
+        .timeout(PATIENCE)
+        .grace(time)
+        .virtual_expiry(time)
+        .build()
+        .expect("a URL of Redis");
     (redis.clone(), Server::new(redis, &url))
 }
 
@@ -72,7 +80,7 @@ fn main() -> ExitCode {
         Harness::new("resp2", async || connect(format!("{}?protocol=resp2", shared()))),
         Harness::new("client", async || {
             let client = limiter_redis::redis::Client::open(shared()).expect("a URL of Redis");
-            Redis::from_client(client).build().expect("a client")
+            Redis::from_client(client).timeout(PATIENCE).build().expect("a client")
         }),
         Harness::new("unix", move || std::future::ready(unix(&local))),
         Harness::new("cluster", async || cluster()).across_processes(),

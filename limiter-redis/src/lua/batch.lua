@@ -4,7 +4,7 @@
 -- ARGV[1]  the batch, packed little-endian as `batch.rs` writes it:
 --            header    plain H (how many keys are no logs), quotas H, requests H,
 --                      grace d (ms that a state is kept once it is reset), horizon d (ms, the least in virtual time)
---            quota     algorithm B, then its numbers d: see each algorithm
+--            quota     algorithm B, then its numbers d: see each algorithm's `look.lua`, and `sliding_log.lua`
 --            request   at d (us since the epoch; below 0: this server's clock), count I4 (how many equal ones in a
 --                      row; 0: one that is not to be taken), checks H
 --            check     key H, quota H (both from 1), cost d
@@ -30,17 +30,6 @@ local states = {}
 
 -- The algorithms: a function of each makes a quota of what stands in the batch. Those that are needed follow.
 local bucket, fixed_window, sliding_log, sliding_counter
-
--- Whether x is an integer that a double holds exactly; not so for nan.
-local function exact(x)
-  return x and x >= 0 and x < 9007199254740992 and x % 1 == 0
-end
-
--- The instant that decides, once a state written at `seen` was looked at; nil if it is too far ahead and counts as absent.
-local function not_before(seen, now, window)
-  if seen <= now then return now end
-  if seen - now <= window then return seen end
-end
 
 local function read_clock()
   local time = redis.call('TIME')

@@ -15,7 +15,7 @@ for _ = 1, requests do
       s.reset_in, s.now = q.take(s, q, now, granted * n, r1, r2, r3), now
       if at >= 0 then s.is_virtual = true end
     end
-    if granted < count and q.frees and n <= q.limit then r4 = q.frees(k, q, now, n) end
+    if granted < count and q.frees and n <= q.q1 then r4 = q.frees(k, q, now, n) end
     reply[o] = granted
     o = o + 1
     tell(r1, r2, r3, r4)

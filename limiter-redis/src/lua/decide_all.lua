@@ -9,7 +9,7 @@ decide_all = function(checks, now, at, count)
     local admits, s, r1, r2, r3, r4 = q.look(k, q, now, n, 1)
     if admits == 0 then
       granted = 0
-      if q.frees and n <= q.limit then r4 = q.frees(k, q, now, n) end
+      if q.frees and n <= q.q1 then r4 = q.frees(k, q, now, n) end
     end
     looked[i] = { q, n, s, r1, r2, r3, r4 }
   end

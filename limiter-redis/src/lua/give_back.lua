@@ -9,26 +9,27 @@
 
 -- As far as it has not refilled since.
 local function bucket_give_back(s, q, now, n, taken_at)
-  local changed = s.rem > 0 and s.l ~= q.l
-  local unfilled = taken_at + bucket_refill(q, n) - now
-  if changed or now < taken_at or unfilled <= 0 or s.whole < now then return false end
-  s.whole = s.whole - unfilled
-  if s.whole < now then s.whole, s.rem = now, 0 end
+  local changed = s.y > 0 and s.z ~= q.q3
+  local parts = n * q.q2
+  local unfilled = taken_at + n * q.q1 + (parts - parts % q.q3) / q.q3 - now
+  if changed or now < taken_at or unfilled <= 0 or s.x < now then return false end
+  s.x = s.x - unfilled
+  if s.x < now then s.x, s.y = now, 0 end
   return true
 end
 
 local function fixed_window_give_back(s, n, start)
-  if s.start ~= start then return false end
-  s.count = math.max(0, s.count - n)
+  if s.x ~= start then return false end
+  s.y = math.max(0, s.y - n)
   return true
 end
 
 local function sliding_counter_give_back(s, q, n, deciding)
-  local start = deciding - deciding % q.window
-  if s.start == start then
-    s.current = math.max(0, s.current - n)
-  elseif s.start == start + q.window then
-    s.previous = math.max(0, s.previous - n)
+  local start = deciding - deciding % q.q2
+  if s.x == start then
+    s.y = math.max(0, s.y - n)
+  elseif s.x == start + q.q2 then
+    s.z = math.max(0, s.z - n)
   else
     return false
   end

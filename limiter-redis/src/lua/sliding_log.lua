@@ -1,7 +1,7 @@
 
 -- Sliding window log: restates limiter-core/src/algorithm/sliding_log.rs.
 --
--- Quota    limit, window in us
+-- Quota    q1 the limit, q2 the window in us
 -- State    a string of records of 35 bytes, oldest first, that admissions append to: time I7 (us), total I4 (the cost
 --          admitted up to and with it, modulo 2^32), and of the log as it stood then: head I3 (the oldest live
 --          record, from 1), its time I7, the total before it I4, the number of records I3, when it expires I7 (us).
@@ -123,7 +123,7 @@ local function sliding_log_load(k)
   if tail == '' then return log end
   if type(tail) == 'string' and #tail == SIZE then
     local time, total, head, head_time, before, n, expires = struct.unpack(RECORD, tail)
-    if exact(time) and 1 <= head and head <= n and n < MOST and head_time <= time and exact(expires) then
+    if time < 9007199254740992 and 1 <= head and head <= n and n < MOST and head_time <= time then
       log.time, log.total, log.head, log.head_time, log.before, log.expires =
         time, total, head, head_time, before, expires
       log.n, log.stored = n, n
@@ -136,12 +136,12 @@ end
 
 local function sliding_log_look(k, q, now, n, granted)
   local log = states[k] or sliding_log_load(k)
-  local window = q.window
-  local deciding = log.n > 0 and not_before(log.time, now, window)
-  if not deciding or log.time + window <= deciding then
+  local window = q.q2
+  local deciding = math.max(log.time, now)
+  if log.n == 0 or deciding - now > window or log.time + window <= deciding then
     -- None, all gone, or too far ahead.
     log.live = false
-    if n > 0 then granted = math.min(granted, math.floor(q.limit / n)) end
+    if n > 0 then granted = math.min(granted, math.floor(q.q1 / n)) end
     return granted, log, now, 0, -1, -1
   end
   local head, head_time, before = log.head, log.head_time, log.before
@@ -151,7 +151,7 @@ local function sliding_log_look(k, q, now, n, granted)
   end
   log.live, log.live_time, log.live_before = head, head_time, before
   local used = (log.total - before) % TOTALS
-  if n > 0 then granted = math.max(0, math.min(granted, math.floor((q.limit - used) / n))) end
+  if n > 0 then granted = math.max(0, math.min(granted, math.floor((q.q1 - used) / n))) end
   return granted, log, deciding, used, log.time, -1
 end
 
@@ -170,13 +170,13 @@ local function sliding_log_take(log, q, now, m, deciding)
     log.n = log.n + 1
   end
   log.time, log.total = deciding, (log.total + m) % TOTALS
-  return deciding + q.window - now
+  return deciding + q.q2 - now
 end
 
 -- Of a denial of n permits, which could be had: the time of the entry whose leaving frees enough.
 local function sliding_log_frees(k, q, now, n)
   local _, log, _, used = sliding_log_look(k, q, now, 0, 1)
-  local excess, before = used + n - q.limit, log.live_before
+  local excess, before = used + n - q.q1, log.live_before
   local index = sliding_log_find(k, log, log.live, before, function(_, total)
     return (total - before) % TOTALS >= excess
   end)
@@ -185,6 +185,6 @@ end
 
 sliding_log = function(from)
   local limit, window, rest = struct.unpack('<dd', batch, from)
-  return { look = sliding_log_look, take = sliding_log_take, frees = sliding_log_frees, limit = limit,
-    window = window }, rest
+  return { look = sliding_log_look, take = sliding_log_take, frees = sliding_log_frees, q1 = limit,
+    q2 = window }, rest
 end

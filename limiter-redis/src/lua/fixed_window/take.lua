@@ -1,0 +1,2 @@
+x, y, z = r1, r2 + m, 0
+reset_in = r1 + q2 - now

@@ -1,0 +1,1 @@
+value = struct.pack('<dd', x, y)

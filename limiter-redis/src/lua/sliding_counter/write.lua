@@ -1,0 +1,1 @@
+value = struct.pack('<ddd', x, y, z)
