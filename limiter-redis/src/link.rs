@@ -151,7 +151,8 @@ impl Link {
     /// A reply did not come in time.
     pub(crate) fn late(&self, connection: &Connection) {
         let mut state = self.shared.state.lock();
-        if state.made == connection.number {
+        // Calls that were under way on a connection that is left already say nothing about the next.
+        if state.made == connection.number && matches!(state.phase, Phase::Up(_)) {
             state.late += 1;
             if state.late >= LATE_IN_A_ROW {
                 state.phase = Phase::Down(None);
