@@ -36,20 +36,20 @@ local function sliding_counter_give_back(s, q, n, deciding)
   return true
 end
 
--- Takes n permits out of the record of `deciding`: takes them out of that record, and the record out if that is all
--- it holds. Writes by itself: the records before it stay as they are, those behind it are few.
+-- Takes n permits out of the records of `deciding`, of which each trip has written one; out goes what is left empty.
+-- Writes by itself: the records before them stay as they are, those behind are few.
 local function sliding_log_give_back(k, log, n, deciding)
-  if log.n == 0 or log.time < deciding or log.is_torn then return false end
+  if log.n == 0 or log.time < deciding then return false end
   local index, before = sliding_log_find(k, log, log.head, log.before, function(time) return time >= deciding end)
-  local time, total = sliding_log_record(k, log, index)
-  if time ~= deciding then return false end
-  local held = (total - before) % TOTALS
-  local given = math.min(n, held)
-  local kept = {}
-  for i = given == held and index + 1 or index, log.n do
-    local later, sum = sliding_log_record(k, log, i)
-    kept[#kept + 1] = { later, (sum - given) % TOTALS }
+  local left, given, kept = n, 0, {}
+  for i = index, log.n do
+    local time, total = sliding_log_record(k, log, i)
+    local held = (total - before) % TOTALS
+    local back = time == deciding and math.min(left, held) or 0
+    left, given, before = left - back, given + back, total
+    if back < held then kept[#kept + 1] = { time, (total - given) % TOTALS } end
   end
+  if given == 0 or log.is_torn then return false end
   local count = index - 1 + #kept
   if count < log.head then
     redis.call('UNLINK', KEYS[k])
