@@ -4,8 +4,9 @@ use crate::error::{NAME, malformed, unsent};
 use crate::ready;
 use crate::route::{Route, Slot, text};
 use crate::script::RESET;
-use crate::server::{Call, Patience};
+use crate::server::{Advice, Call, CallError, Patience};
 use crate::take_and_give_back;
+use ahash::HashSet;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use limiter_core::{
@@ -96,20 +97,36 @@ impl Inner {
         slot: Slot,
         requests: Vec<&Request>,
     ) -> Vec<Result<Verdict, BackendError>> {
-        let count = requests.len();
-        match self.trip(slot, requests).await {
+        match self.trip(slot, &requests, false).await {
             Ok(answers) => answers,
-            Err(error) => vec![Err(error); count],
+            Err(CallError { advice: Some(Advice::TryAgain), .. }) => self.decide_apart(slot, &requests).await,
+            Err(failed) => vec![Err(failed.error); requests.len()],
         }
+    }
+
+    /// While a slot moves, some keys are on one server and some on the other: each request goes with those only that it
+    /// shares a key with, so that one whose own keys are apart holds up no other.
+    async fn decide_apart(&self, slot: Slot, requests: &[&Request]) -> Vec<Result<Verdict, BackendError>> {
+        let mut answers = Answers(vec![None; requests.len()]);
+        let trips = sharing_keys(requests).into_iter().map(|places| async move {
+            let group: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
+            let answered = self.trip(slot, &group, true).await;
+            (answered.unwrap_or_else(|failed| vec![Err(failed.error); group.len()]), places)
+        });
+        for (group, places) in join_all(trips).await {
+            answers.put_each(&places, group);
+        }
+        answers.0.into_iter().map(|answer| answer.unwrap_or_else(|| Err(missing()))).collect()
     }
 
     async fn trip(
         &self,
         slot: Slot,
-        requests: Vec<&Request>,
-    ) -> Result<Vec<Result<Verdict, BackendError>>, BackendError> {
-        let batch = Batch::pack(requests, self.keep)?;
-        let answers = self.send(slot, &batch).await?;
+        requests: &[&Request],
+        waits: bool,
+    ) -> Result<Vec<Result<Verdict, BackendError>>, CallError> {
+        let batch = Batch::pack(requests.to_vec(), self.keep)?;
+        let answers = self.send(slot, &batch, waits).await?;
         Ok(batch.verdicts(answers))
     }
 
@@ -130,34 +147,35 @@ impl Inner {
 
     async fn send_one(&self, request: &Request, batch: &Batch<'_>) -> Result<Answer, BackendError> {
         let slot = Slot::of_all(request).unwrap_or_default();
-        self.send(slot, batch).await?.pop().ok_or_else(malformed)
+        let mut answers = self.send(slot, batch, true).await.map_err(|failed| failed.error)?;
+        answers.pop().ok_or_else(malformed)
     }
 
-    async fn send(&self, slot: Slot, batch: &Batch<'_>) -> Result<Vec<Answer>, BackendError> {
+    async fn send(&self, slot: Slot, batch: &Batch<'_>, waits: bool) -> Result<Vec<Answer>, CallError> {
         let call = Call {
             operation: "decide",
             script: batch.script(),
             keys: batch.keys().iter().map(|key| text(key)).collect(),
             arguments: vec![batch.argument()],
         };
-        let reply = self.route.call(slot, &call, self.patience(batch.first_deadline())).await?;
+        let patience = self.patience(batch.first_deadline());
+        let reply = self.route.call_or_part(slot, &call, patience, waits).await?;
         let (corrupt, answers) = batch.answers(reply).ok_or_else(malformed)?;
         self.corrupt.fetch_add(corrupt, Ordering::Relaxed);
         Ok(answers)
     }
 
+    async fn forget(&self, slot: Slot, keys: &[Vec<u8>], waits: bool) -> Result<(), CallError> {
+        let call = Call { operation: "reset", script: &RESET, keys: keys.to_vec(), arguments: vec![] };
+        self.route.call_or_part(slot, &call, self.patience(None), waits).await.map(|_forgotten| ())
+    }
+
     /// Trips to one server, one after another.
     async fn decide_on_one(&self, requests: Vec<&Request>, answers: &mut Answers) {
-        let mut from = 0;
-        while from < requests.len() {
-            let mut checks = 0;
-            let fits = |request: &&&Request| {
-                checks += request.checks().len();
-                checks <= MAX_CHECKS
-            };
-            let trip = requests[from..].iter().take(MAX_REQUESTS).take_while(fits).count().max(1);
-            answers.put(from, self.decide_in(Slot::default(), requests[from..from + trip].to_vec()).await);
-            from += trip;
+        let all: Vec<usize> = (0..requests.len()).collect();
+        for places in trips(&requests, &all) {
+            let group = places.iter().map(|place| requests[*place]).collect();
+            answers.put_each(places, self.decide_in(Slot::default(), group).await);
         }
     }
 
@@ -170,7 +188,7 @@ impl Inner {
                 continue;
             }
             self.decide_slots(std::mem::take(&mut by_slot), &requests, answers).await;
-            answers.put(i, vec![take_and_give_back::decide(self, request).await]);
+            answers.0[i] = Some(take_and_give_back::decide(self, request).await);
         }
         self.decide_slots(by_slot, &requests, answers).await;
     }
@@ -181,26 +199,66 @@ impl Inner {
         requests: &[&Request],
         answers: &mut Answers,
     ) {
-        let trips = by_slot.into_iter().flat_map(|(slot, places)| {
-            let trips: Vec<Vec<usize>> = places.chunks(MAX_REQUESTS).map(<[usize]>::to_vec).collect();
-            trips.into_iter().map(move |places| (slot, places))
+        // Those of one slot one after another, as each key sees them in order.
+        let slots = by_slot.into_iter().map(|(slot, places)| async move {
+            let mut answered = Vec::with_capacity(places.len());
+            for trip in trips(requests, &places) {
+                let group = trip.iter().map(|place| requests[*place]).collect();
+                answered.extend(self.decide_in(slot, group).await);
+            }
+            (answered, places)
         });
-        let trips = trips.map(|(slot, places)| async move {
-            let group = places.iter().map(|place| requests[*place]).collect();
-            (self.decide_in(slot, group).await, places)
-        });
-        for (group, places) in join_all(trips).await {
-            group.into_iter().zip(places).for_each(|(answer, place)| answers.put(place, vec![answer]));
+        for (group, places) in join_all(slots).await {
+            answers.put_each(&places, group);
         }
     }
+}
+
+/// The places of requests, cut where a trip is full.
+fn trips<'a>(requests: &'a [&Request], places: &'a [usize]) -> impl Iterator<Item = &'a [usize]> {
+    let mut rest = places;
+    std::iter::from_fn(move || {
+        let mut checks = 0;
+        let fits = |place: &&usize| {
+            checks += requests[**place].checks().len();
+            checks <= MAX_CHECKS
+        };
+        let count = rest.iter().take(MAX_REQUESTS).take_while(fits).count().max(1);
+        let (trip, behind) = rest.split_at_checked(count)?;
+        rest = behind;
+        Some(trip)
+    })
+}
+
+/// The places of requests, those together that share a key with one another, in order.
+fn sharing_keys(requests: &[&Request]) -> Vec<Vec<usize>> {
+    let mut sets: Vec<(HashSet<&StorageKey>, Vec<usize>)> = Vec::new();
+    for (place, request) in requests.iter().enumerate() {
+        let keys = || request.checks().iter().map(|check| &check.key);
+        let mut joined = (keys().collect::<HashSet<_>>(), vec![place]);
+        for (others, places) in sets.extract_if(.., |(others, _)| keys().any(|key| others.contains(key))) {
+            joined.0.extend(others);
+            joined.1.extend(places);
+        }
+        sets.push(joined);
+    }
+    let sorted = |(_, mut places): (_, Vec<usize>)| {
+        places.sort_unstable();
+        places
+    };
+    sets.into_iter().map(sorted).collect()
+}
+
+fn missing() -> BackendError {
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", "no answer")
 }
 
 /// Answers in their places, while they come.
 struct Answers(Vec<Option<Result<Verdict, BackendError>>>);
 
 impl Answers {
-    fn put(&mut self, from: usize, answers: Vec<Result<Verdict, BackendError>>) {
-        self.0.iter_mut().skip(from).zip(answers).for_each(|(place, answer)| *place = Some(answer));
+    fn put_each(&mut self, places: &[usize], answers: Vec<Result<Verdict, BackendError>>) {
+        places.iter().zip(answers).for_each(|(place, answer)| self.0[*place] = Some(answer));
     }
 }
 
@@ -218,8 +276,6 @@ impl Backend for Redis {
         }
         let mut answers = answers.0.into_iter();
         let late = || unsent(ErrorKind::Timeout, "decide", "the deadline passed before it was sent");
-        let missing =
-            || BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", "no answer");
         let answer = |request: &Request| {
             if is_live(request) {
                 answers.next().flatten().unwrap_or_else(|| Err(missing()))
@@ -253,9 +309,14 @@ impl Backend for Redis {
         }
         let calls = by_slot.into_iter().map(|(slot, keys)| async move {
             for keys in keys.chunks(MAX_CHECKS) {
-                let call =
-                    Call { operation: "reset", script: &RESET, keys: keys.to_vec(), arguments: vec![] };
-                self.inner.route.call(slot, &call, self.inner.patience(None)).await?;
+                match self.inner.forget(slot, keys, false).await {
+                    Err(CallError { advice: Some(Advice::TryAgain), .. }) => {
+                        let alone = keys.chunks(1).map(|key| self.inner.forget(slot, key, true));
+                        join_all(alone).await.into_iter().collect::<Result<Vec<()>, _>>().map(|_| ())
+                    }
+                    done => done,
+                }
+                .map_err(|failed| failed.error)?;
             }
             Ok(())
         });

@@ -3,7 +3,7 @@
 use crate::error::unsent;
 use crate::link::Link;
 use crate::route::Slot;
-use crate::server::{Advice, Call, Patience, Server};
+use crate::server::{Advice, Call, CallError, Patience, Server};
 use crate::target::{Node, Seeds};
 use limiter_core::{BackendError, ErrorKind, Request, Shard};
 use redis::Value;
@@ -47,8 +47,11 @@ struct Member {
     server: Arc<Server>,
 }
 
-/// How often a call follows redirections.
+/// How often a call follows redirections in a row.
 const MOST_REDIRECTIONS: usize = 5;
+
+/// Between two looks whether a request's keys are together again, which are on their way to another server.
+const TRY_AGAIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// From so many members on, those that left long ago are forgotten: a cluster has at most 1,000.
 const MOST_MEMBERS: usize = 2_000;
@@ -70,41 +73,56 @@ impl Cluster {
     }
 
     /// Runs a script on the server that has the slot, following redirections: what is redirected was not applied.
+    ///
+    /// Where some of its keys are here and some there, it is for the caller to send them apart; who cannot, `waits`.
     pub(crate) async fn call(
         &self,
         slot: Slot,
         call: &Call<'_>,
         patience: Patience,
-    ) -> Result<Value, BackendError> {
+        waits: bool,
+    ) -> Result<Value, CallError> {
         let give_up = Instant::now() + patience.reply_within;
         let mut server = self.server(slot, call.operation, patience).await?;
-        let mut asking = false;
-        for _ in 0..MOST_REDIRECTIONS {
+        let (mut asking, mut redirections) = (false, 0);
+        loop {
             let left = give_up.saturating_duration_since(Instant::now());
             let failed = match server.call(call, Patience { reply_within: left, ..patience }, asking).await {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            asking = false;
-            match failed.advice {
+            (asking, redirections) = (false, redirections + 1);
+            match &failed.advice {
+                Some(_) if redirections == MOST_REDIRECTIONS => {
+                    let message = "the slot was redirected too often";
+                    return Err(unsent(ErrorKind::Unavailable, call.operation, message).into());
+                }
                 Some(Advice::Moved(address)) => {
                     self.learn();
-                    server = self.server_at(&address);
+                    server = self.server_at(address);
                 }
                 Some(Advice::Ask(address)) => {
                     asking = true;
-                    server = self.server_at(&address);
+                    server = self.server_at(address);
                 }
-                Some(Advice::TryAgain) => sleep(Duration::from_millis(5).min(left)).await,
+                Some(Advice::TryAgain) => {
+                    let pause = TRY_AGAIN_PAUSE.mul_f64(0.5 + fastrand::f64());
+                    if !waits || Instant::now() + pause >= give_up {
+                        return Err(failed);
+                    }
+                    sleep(pause).await;
+                    // From the start: the slot may have arrived meanwhile.
+                    server = self.server(slot, call.operation, patience).await?;
+                    redirections = 0;
+                }
                 None => {
                     if failed.error.is_outage() {
                         self.learn();
                     }
-                    return Err(failed.error);
+                    return Err(failed);
                 }
             }
         }
-        Err(unsent(ErrorKind::Unavailable, call.operation, "the slot was redirected too often"))
     }
 
     /// Which server the request needs, by its place among those known.

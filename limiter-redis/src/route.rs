@@ -1,7 +1,7 @@
 //! Which server a key is on.
 
 use crate::cluster::Cluster;
-use crate::server::{Call, Patience, Server};
+use crate::server::{Call, CallError, Patience, Server};
 use limiter_core::{BackendError, Request, Shard, StorageKey};
 use redis::Value;
 
@@ -63,9 +63,20 @@ impl Route {
         call: &Call<'_>,
         patience: Patience,
     ) -> Result<Value, BackendError> {
+        self.call_or_part(slot, call, patience, true).await.map_err(|failed| failed.error)
+    }
+
+    /// The same; unless it `waits`, told at once of keys that are not all together, to send them apart.
+    pub(crate) async fn call_or_part(
+        &self,
+        slot: Slot,
+        call: &Call<'_>,
+        patience: Patience,
+        waits: bool,
+    ) -> Result<Value, CallError> {
         match self {
-            Self::One(server) => server.call(call, patience, false).await.map_err(|failed| failed.error),
-            Self::Cluster(cluster) => cluster.call(slot, call, patience).await,
+            Self::One(server) => server.call(call, patience, false).await,
+            Self::Cluster(cluster) => cluster.call(slot, call, patience, waits).await,
         }
     }
 
