@@ -1,0 +1,53 @@
+//! Back by itself, and as if nothing had been.
+
+use crate::common::{key, request};
+use fastrand::Rng;
+use limiter_core::{Algorithm, Backend, Check, Placement, Quota, Request, Timestamp};
+use limiter_testkit::Reference;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Each stack answers within two seconds from now, and then as the reference does.
+pub(crate) async fn is_back(stacks: &[Arc<dyn Backend>]) {
+    let start = Instant::now();
+    for stack in stacks {
+        loop {
+            let answer = stack.decide(&[request("10/day", "back")]).await.pop().expect("one answer");
+            match answer {
+                Ok(_) => break,
+                Err(error) if start.elapsed() > Duration::from_secs(2) => panic!("still {error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+}
+
+/// An instant of virtual time.
+pub(crate) fn at(micros: u64) -> Timestamp {
+    Timestamp::from_micros(1_795_465_002_435_613 + micros).expect("an instant of this century")
+}
+
+/// A fresh run, one request after another in virtual time, is the reference's in every field.
+pub(crate) async fn equals_reference(stack: &dyn Backend) {
+    let seed = fastrand::u64(..);
+    let mut rng = Rng::with_seed(seed);
+    let mut reference = Reference::new();
+    let place = Placement::of(&seed.to_be_bytes());
+    let quota = |algorithm| -> Quota { format!("7/13s {algorithm}").parse().expect("a quota") };
+    let check = |algorithm, name: &str, cost| {
+        let quota = quota(algorithm);
+        Check { key: key(quota, &format!("{seed:x} {name}")).placed(place), quota, cost }
+    };
+    let mut now = 0;
+    for step in 0..60 {
+        now += if rng.bool() { rng.u64(..3_000_000) } else { 0 };
+        let algorithms = Algorithm::ALL.into_iter().filter(|_| rng.u8(..3) == 0);
+        let mut checks: Vec<Check> = algorithms.map(|algorithm| check(algorithm, "key", 2)).collect();
+        checks.push(check(rng.choice(Algorithm::ALL).expect("five"), "other", 0));
+        checks.iter_mut().for_each(|check| check.cost = rng.u64(..4));
+        let asked = Request::new(checks.clone()).expect("keys that differ").at(at(now));
+        let verdict = stack.decide(&[asked]).await.pop().expect("one answer").expect("an answer");
+        let expected = reference.decide(&checks, at(now));
+        assert_eq!(verdict.decisions(), expected, "seed {seed}, step {step}: {checks:?} at {now} us");
+    }
+}

@@ -1,0 +1,322 @@
+//! Callers side by side, over every algorithm, and what becomes of what they are told.
+
+use crate::common::answer;
+use crate::history::{Call, Clock, History, Loss, LossKind, Outcome, Subject};
+use fastrand::Rng;
+use limiter_core::{
+    Algorithm, Backend, BackendError, Check, Coalesce, CoalesceConfig, Effect, Keyspace, Placement, Quota,
+    Request, StorageKey, Verdict,
+};
+use limiter_redis::{Redis, RedisBuilder};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// The store as it is, and under a layer that puts callers together as soon as there are two.
+pub(crate) fn stacks(builder: &RedisBuilder) -> Vec<Arc<dyn Backend>> {
+    let store = || builder.clone().build().expect("a URL of Redis");
+    vec![Arc::new(store()), Arc::new(Coalesce::new(store(), CoalesceConfig::new().eager(1)))]
+}
+
+/// Keys of a run, and what is asked of them.
+pub(crate) struct Plan {
+    pub(crate) subjects: Vec<Subject>,
+    pub(crate) keys: Vec<StorageKey>,
+    limited: Vec<usize>,
+    counted: Vec<usize>,
+    groups: Vec<Vec<usize>>,
+    crossing: Vec<usize>,
+}
+
+/// Windows that do not end while a test runs: the epoch's second is that of 2041.
+const LONG: Duration = Duration::from_secs(13_000 * 86_400);
+
+/// A quota whose permits do not come back while a test runs.
+pub(crate) fn lasting(algorithm: Algorithm, limit: u64) -> Quota {
+    let quota = match algorithm {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+            Quota::new(1, Duration::from_secs(10_000)).burst(limit.min(100_000))
+        }
+        Algorithm::FixedWindow => Quota::new(limit, LONG),
+        Algorithm::SlidingLog => Quota::new(limit.min(100_000), LONG),
+        // Its products are to stay below 2^53.
+        Algorithm::SlidingCounter => Quota::new(limit.min(8_000), LONG),
+    };
+    quota.algorithm(algorithm).build().expect("a quota that is accepted")
+}
+
+impl Plan {
+    /// Each algorithm with a short window and `copies` times with one that lasts, and two groups of all algorithms, of
+    /// which one is used up soon.
+    pub(crate) fn new(copies: usize) -> Self {
+        let mut plan = Self {
+            subjects: Vec::new(),
+            keys: Vec::new(),
+            limited: Vec::new(),
+            counted: Vec::new(),
+            groups: Vec::new(),
+            crossing: Vec::new(),
+        };
+        let run = fastrand::u64(..);
+        let key = |algorithm, name: &str| {
+            let space = Keyspace::new("faults", "rule", algorithm).expect("short names");
+            space.key(format!("{run:x} {name}").as_bytes())
+        };
+        for algorithm in Algorithm::ALL {
+            let short =
+                Quota::new(5, Duration::from_millis(100)).algorithm(algorithm).build().expect("a quota");
+            let limited = plan.add(key(algorithm, "limited"), short, false, None);
+            plan.limited.push(limited);
+            for copy in 0..copies {
+                let counted = plan.add(
+                    key(algorithm, &format!("counted {copy}")),
+                    lasting(algorithm, 100_000),
+                    true,
+                    None,
+                );
+                plan.counted.push(counted);
+            }
+        }
+        for (group, limit) in [100_000, 60].into_iter().enumerate() {
+            let place = Placement::of(format!("{run} {group}").as_bytes());
+            let members = Algorithm::ALL.into_iter().map(|algorithm| {
+                let key = key(algorithm, &format!("group {group}")).placed(place);
+                let limit = if algorithm == Algorithm::SlidingLog { limit } else { 100_000 };
+                plan.add(key, lasting(algorithm, limit), true, Some(group))
+            });
+            let members = members.collect();
+            plan.groups.push(members);
+        }
+        plan
+    }
+
+    /// And keys that are asked for in pairs, wherever they are.
+    pub(crate) fn crossing(mut self) -> Self {
+        let run = fastrand::u64(..);
+        for algorithm in Algorithm::ALL {
+            let space = Keyspace::new("faults", "crossing", algorithm).expect("short names");
+            let i = self.add(space.key(&run.to_be_bytes()), lasting(algorithm, 300), true, None);
+            self.subjects[i].is_crossing = true;
+            self.crossing.push(i);
+        }
+        self
+    }
+
+    /// All of them, and these keys to be asked for each by itself.
+    pub(crate) fn and_counted(mut self, keys: impl IntoIterator<Item = StorageKey>) -> Self {
+        for key in keys {
+            let quota = lasting(key.keyspace().algorithm(), 100_000);
+            let i = self.add(key, quota, true, None);
+            self.counted.push(i);
+        }
+        self
+    }
+
+    pub(crate) fn group(&self, group: usize) -> &[usize] {
+        &self.groups[group]
+    }
+
+    fn add(&mut self, key: StorageKey, quota: Quota, is_counted: bool, group: Option<usize>) -> usize {
+        self.subjects.push(Subject { quota, is_counted, group, is_crossing: false });
+        self.keys.push(key);
+        self.keys.len() - 1
+    }
+
+    fn request(&self, wants: &[(usize, u64)]) -> Request {
+        let check = |(i, cost): &(usize, u64)| Check {
+            key: self.keys[*i].clone(),
+            quota: self.subjects[*i].quota,
+            cost: *cost,
+        };
+        Request::new(wants.iter().map(check)).expect("checks that make a request")
+    }
+
+    fn wants(&self, rng: &mut Rng) -> Vec<(usize, u64)> {
+        let kinds = if self.crossing.is_empty() { 6 } else { 8 };
+        let cost = rng.u64(0..4);
+        match rng.u8(..kinds) {
+            0..=1 => vec![(self.limited[rng.usize(..self.limited.len())], cost)],
+            2..=3 => vec![(self.counted[rng.usize(..self.counted.len())], cost)],
+            4..=5 => self.groups[rng.usize(..self.groups.len())].iter().map(|i| (*i, cost.min(2))).collect(),
+            _ => {
+                let first = rng.usize(..self.crossing.len());
+                let second = (first + rng.usize(1..self.crossing.len())) % self.crossing.len();
+                vec![(self.crossing[first], cost), (self.crossing[second], rng.u64(1..4))]
+            }
+        }
+    }
+
+    /// What each counted key is charged, groups in one step.
+    async fn charged(&self, store: &Redis) -> Vec<Option<u64>> {
+        let mut charged = vec![None; self.keys.len()];
+        let singles = (0..self.keys.len()).filter(|i| self.subjects[*i].is_counted);
+        let singles = singles.filter(|i| self.subjects[*i].group.is_none()).map(|i| vec![i]);
+        for together in singles.chain(self.groups.iter().cloned()) {
+            let wants: Vec<(usize, u64)> = together.iter().map(|i| (*i, 0)).collect();
+            let verdict = answer(store, &self.request(&wants)).await.expect("an answer");
+            for (i, decision) in together.iter().zip(verdict.decisions()) {
+                charged[*i] = Some(decision.capacity - decision.remaining);
+            }
+        }
+        charged
+    }
+}
+
+/// Callers under way.
+pub(crate) struct Load {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    tasks: JoinSet<Vec<Call>>,
+    losses: Vec<Loss>,
+}
+
+struct Shared {
+    clock: Clock,
+    is_over: AtomicBool,
+    answers: AtomicU64,
+    errors: AtomicU64,
+    last_error: Mutex<Option<BackendError>>,
+}
+
+/// Callers of each stack.
+const CALLERS: usize = 12;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Load {
+    /// Starts callers of each stack.
+    pub(crate) fn start(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            is_over: AtomicBool::new(false),
+            answers: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        });
+        let plan = Arc::new(plan);
+        let mut tasks = JoinSet::new();
+        for stack in stacks {
+            for _ in 0..CALLERS {
+                tasks.spawn(call_again_and_again(Arc::clone(stack), Arc::clone(&plan), Arc::clone(&shared)));
+            }
+        }
+        Self { plan, shared, tasks, losses: Vec::new() }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.shared.clock.now()
+    }
+
+    pub(crate) fn errors(&self) -> u64 {
+        self.shared.errors.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more requests have got verdicts.
+    pub(crate) async fn answers(&self, more: u64) {
+        self.more(&self.shared.answers, more, "answers").await;
+    }
+
+    /// Waits until so many more requests have got errors.
+    pub(crate) async fn failures(&self, more: u64) {
+        self.more(&self.shared.errors, more, "errors").await;
+    }
+
+    async fn more(&self, counter: &AtomicU64, more: u64, what: &str) {
+        let wanted = counter.load(Ordering::Relaxed) + more;
+        let start = Instant::now();
+        while counter.load(Ordering::Relaxed) < wanted {
+            assert!(start.elapsed() < PATIENCE, "no {more} more {what}: {}", self.last_error());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub(crate) fn last_error(&self) -> String {
+        let last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref()
+            .map_or_else(String::new, |error| format!("{error}: {:?}", std::error::Error::source(error)))
+    }
+
+    /// The store loses what it holds, all or of these subjects, while this is done.
+    pub(crate) fn loses<T>(
+        &mut self,
+        kind: LossKind,
+        subjects: Option<Vec<usize>>,
+        bend: impl FnOnce() -> T,
+    ) -> T {
+        let start = self.now();
+        let done = bend();
+        self.losses.push(Loss { start, end: self.now(), kind, subjects });
+        done
+    }
+
+    /// Ends the callers; what they were told.
+    pub(crate) async fn end(mut self) -> (Arc<Plan>, History) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        let mut calls = Vec::new();
+        while let Some(done) = self.tasks.join_next().await {
+            calls.append(&mut done.expect("a caller that does not panic"));
+        }
+        let Self { plan, shared, losses, .. } = self;
+        let subjects = plan.subjects.clone();
+        (plan, History { clock: shared.clock, subjects, calls, losses })
+    }
+
+    /// Ends the callers, and checks all that they were told and what the store holds.
+    pub(crate) async fn check(self, store: &Redis) -> History {
+        let (plan, history) = self.end().await;
+        let charged = plan.charged(store).await;
+        let broken = history.broken(&charged);
+        assert!(broken.is_empty(), "{broken:#?}");
+        for (outcome, least) in [(Outcome::Granted, 300), (Outcome::Denied, 30)] {
+            let count = history.count(outcome);
+            assert!(count > least, "only {count} of {} were {outcome:?}", history.calls.len());
+        }
+        // Each of a call's two sendings may wait for as long as a reply may take.
+        assert!(history.slowest() < Duration::from_secs(2), "a call took {:?}", history.slowest());
+        history
+    }
+}
+
+async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: Arc<Shared>) -> Vec<Call> {
+    let mut rng = Rng::new();
+    let mut calls = Vec::new();
+    while !shared.is_over.load(Ordering::Relaxed) {
+        let wants: Vec<_> = (0..if rng.u8(..4) == 0 { 4 } else { 1 }).map(|_| plan.wants(&mut rng)).collect();
+        let deadline = rng.bool().then(|| tokio::time::Instant::now() + Duration::from_millis(200));
+        let request = |wants: &Vec<(usize, u64)>| match deadline {
+            Some(deadline) => plan.request(wants).with_deadline(deadline),
+            None => plan.request(wants),
+        };
+        let batch: Vec<Request> = wants.iter().map(request).collect();
+        let start = shared.clock.now();
+        let answers = stack.decide(&batch).await;
+        let end = shared.clock.now() + 1;
+        assert_eq!(answers.len(), batch.len(), "answers to a batch");
+        let failed = answers.iter().any(Result::is_err);
+        for (wants, answer) in wants.into_iter().zip(answers) {
+            calls.push(Call { wants, start, end, outcome: shared.outcome(answer) });
+        }
+        // Neither a flood nor a spin.
+        tokio::time::sleep(Duration::from_millis(if failed { 5 } else { 1 })).await;
+    }
+    calls
+}
+
+impl Shared {
+    fn outcome(&self, answer: Result<Verdict, BackendError>) -> Outcome {
+        match answer {
+            Ok(verdict) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                if verdict.allowed() { Outcome::Granted } else { Outcome::Denied }
+            }
+            Err(error) => {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                let effect = error.effect();
+                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                if effect == Effect::NotApplied { Outcome::NotApplied } else { Outcome::Unknown }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Behind Sentinel: the two servers change places, in good order and by a kill.
+
+use crate::again::{equals_reference, is_back};
+use crate::history::{LossKind, Outcome};
+use crate::load::{Load, Plan, stacks};
+use limiter_redis::Redis;
+use limiter_testkit::servers::RedisSentinel;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_takes_over_is_found_and_a_loss_admits_one_capacity_more() {
+    let servers = RedisSentinel::start().expect("a primary, a replica and sentinels");
+    let hosts: Vec<String> = servers.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
+    let url = format!("redis-sentinel://{}/{}", hosts.join(","), servers.service_name());
+    let stacks = stacks(&Redis::builder(url.clone()));
+    let mut load = Load::start(Plan::new(1), &stacks);
+    load.answers(300).await;
+
+    // Sentinel does not wait for the replica to have all, and tells the primary some seconds later that it is none any
+    // more: until then whoever is connected to it is answered there.
+    let old = servers.primary().expect("a primary");
+    load.loses(LossKind::Fork, None, || {
+        servers.failover().expect("a failover");
+        while old.info("role").expect("an answer").as_deref() != Some("slave") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    is_back(&stacks).await;
+    load.answers(300).await;
+
+    let next = servers.replica().expect("a replica");
+    while next.info("master_link_status").expect("an answer").as_deref() != Some("up") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    load.loses(LossKind::Fork, None, || {
+        servers.primary().expect("a primary").kill();
+        servers.wait_for_primary(next.port())
+    })
+    .expect("another primary");
+    is_back(&stacks).await;
+    load.answers(300).await;
+
+    let history = load.check(&Redis::connect(url).expect("a URL of Redis")).await;
+    println!("{} granted, {} unknown", history.count(Outcome::Granted), history.count(Outcome::Unknown));
+    for stack in &stacks {
+        equals_reference(&**stack).await;
+    }
+}
