@@ -1,6 +1,7 @@
 //! Behind Sentinel: the two servers change places, in good order and by a kill.
 
 use crate::again::{equals_reference, is_back};
+use crate::common::bend;
 use crate::history::{LossKind, Outcome};
 use crate::load::{Load, Plan, stacks};
 use limiter_redis::Redis;
@@ -16,14 +17,13 @@ async fn whoever_takes_over_is_found_and_a_loss_admits_one_capacity_more() {
     let mut load = Load::start(Plan::new(1), &stacks);
     load.answers(300).await;
 
-    // Sentinel does not wait for the replica to have all, and tells the primary some seconds later that it is none any
-    // more: until then whoever is connected to it is answered there.
+    // Sentinel does not wait for the replica to have all, and takes its time, up to a minute, to tell the primary that it
+    // is none any more: until then whoever is connected to it is answered there. So it is told here.
     let old = servers.primary().expect("a primary");
     load.loses(LossKind::Fork, None, || {
         servers.failover().expect("a failover");
-        while old.info("role").expect("an answer").as_deref() != Some("slave") {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let port = servers.primary().expect("a primary").port().to_string();
+        bend(old, &["REPLICAOF", "127.0.0.1", &port]);
     });
     is_back(&stacks).await;
     load.answers(300).await;
