@@ -6,7 +6,6 @@ use crate::route::{Route, Slot, text};
 use crate::script::RESET;
 use crate::server::{Advice, Call, CallError, Patience};
 use crate::take_and_give_back;
-use ahash::HashSet;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use limiter_core::{
@@ -14,6 +13,7 @@ use limiter_core::{
     Timestamp, Verdict,
 };
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
