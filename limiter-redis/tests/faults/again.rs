@@ -2,7 +2,7 @@
 
 use crate::common::{key, request};
 use fastrand::Rng;
-use limiter_core::{Algorithm, Backend, Check, Placement, Quota, Request, Timestamp};
+use limiter_core::{Algorithm, Backend, BackendError, Check, Placement, Quota, Request, Timestamp};
 use limiter_testkit::Reference;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,20 @@ pub(crate) fn at(micros: u64) -> Timestamp {
 }
 
 /// A fresh run, one request after another in virtual time, is the reference's in every field.
+///
+/// On a machine so busy that a reply is late it begins anew, a few times.
 pub(crate) async fn equals_reference(stack: &dyn Backend) {
+    let mut last = None;
+    for _ in 0..5 {
+        match runs_like_reference(stack).await {
+            Ok(()) => return,
+            Err(error) => last = Some(error),
+        }
+    }
+    panic!("no run without an error: {last:?}");
+}
+
+async fn runs_like_reference(stack: &dyn Backend) -> Result<(), BackendError> {
     let seed = fastrand::u64(..);
     let mut rng = Rng::with_seed(seed);
     let mut reference = Reference::new();
@@ -46,8 +59,9 @@ pub(crate) async fn equals_reference(stack: &dyn Backend) {
         checks.push(check(rng.choice(Algorithm::ALL).expect("five"), "other", 0));
         checks.iter_mut().for_each(|check| check.cost = rng.u64(..4));
         let asked = Request::new(checks.clone()).expect("keys that differ").at(at(now));
-        let verdict = stack.decide(&[asked]).await.pop().expect("one answer").expect("an answer");
+        let verdict = stack.decide(&[asked]).await.pop().expect("one answer")?;
         let expected = reference.decide(&checks, at(now));
         assert_eq!(verdict.decisions(), expected, "seed {seed}, step {step}: {checks:?} at {now} us");
     }
+    Ok(())
 }

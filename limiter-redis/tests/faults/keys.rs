@@ -3,7 +3,7 @@
 use crate::again::{at, equals_reference};
 use crate::cluster::{self, home, slot, tag};
 use crate::common::{answer, bend, check, key};
-use crate::load::{Load, Plan, lasting, stacks};
+use crate::load::{Load, Plan, lasting, patient, stacks};
 use limiter_core::{Algorithm, Backend, Check, Keyspace, Placement, Request};
 use limiter_redis::Redis;
 use limiter_testkit::servers;
@@ -35,7 +35,7 @@ pub(crate) fn all_have_a_time_to_live(server: &servers::Redis) {
 
 fn server_and_store() -> (servers::Redis, Redis) {
     let server = servers::Redis::start().expect("a Redis");
-    let redis = Redis::connect(server.url()).expect("a URL of Redis");
+    let redis = patient(&server);
     (server, redis)
 }
 
@@ -63,8 +63,11 @@ async fn every_key_has_a_time_to_live() {
 #[tokio::test]
 async fn a_state_is_gone_after_its_time() {
     let server = servers::Redis::start().expect("a Redis");
-    let redis =
-        Redis::builder(server.url()).grace(Duration::from_millis(50)).build().expect("a URL of Redis");
+    let redis = Redis::builder(server.url())
+        .grace(Duration::from_millis(50))
+        .timeout(Duration::from_secs(5))
+        .build()
+        .expect("a URL of Redis");
     for algorithm in Algorithm::ALL {
         let taking = Request::one(check(&format!("20/100ms {algorithm}"), "short", 3)).expect("a check");
         assert!(answer(&redis, &taking).await.expect("an answer").allowed());

@@ -3,7 +3,7 @@
 use crate::again::{equals_reference, is_back};
 use crate::common::bend;
 use crate::history::{LossKind, Outcome};
-use crate::load::{Load, Plan, stacks};
+use crate::load::{Load, Plan, patient, stacks};
 use limiter_redis::Redis;
 use limiter_testkit::servers::RedisSentinel;
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn whoever_takes_over_is_found_and_a_loss_admits_one_capacity_more() {
     let servers = RedisSentinel::start().expect("a primary, a replica and sentinels");
     let hosts: Vec<String> = servers.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
     let url = format!("redis-sentinel://{}/{}", hosts.join(","), servers.service_name());
-    let stacks = stacks(&Redis::builder(url.clone()));
+    let stacks = stacks(&Redis::builder(url));
     let mut load = Load::start(Plan::new(1), &stacks);
     load.answers(300).await;
 
@@ -40,7 +40,7 @@ async fn whoever_takes_over_is_found_and_a_loss_admits_one_capacity_more() {
     is_back(&stacks).await;
     load.answers(300).await;
 
-    let history = load.check(&Redis::connect(url).expect("a URL of Redis")).await;
+    let history = load.check(&patient(next)).await;
     println!("{} granted, {} unknown", history.count(Outcome::Granted), history.count(Outcome::Unknown));
     for stack in &stacks {
         equals_reference(&**stack).await;

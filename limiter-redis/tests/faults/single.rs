@@ -4,7 +4,7 @@ use crate::again::{equals_reference, is_back};
 use crate::common::{ask, bend};
 use crate::history::{History, LossKind, Outcome};
 use crate::keys::all_have_a_time_to_live;
-use crate::load::{Load, Plan, stacks};
+use crate::load::{Load, Plan, patient, stacks};
 use limiter_core::Backend;
 use limiter_redis::Redis;
 use limiter_testkit::servers;
@@ -30,6 +30,17 @@ impl Scene {
         Self { server, proxy, stacks, load }
     }
 
+    /// Without a fault nothing fails, however busy the machine.
+    async fn patient() -> Self {
+        let server = servers::Redis::start().expect("a Redis");
+        let proxy = Proxy::start(server.addr()).expect("a proxy");
+        let url = format!("redis://{}", proxy.addr());
+        let stacks = stacks(&Redis::builder(url).timeout(Duration::from_secs(2)));
+        let load = Load::start_patient(Plan::new(1), &stacks);
+        load.answers(500).await;
+        Self { server, proxy, stacks, load }
+    }
+
     async fn start() -> Self {
         Self::of(servers::Redis::start().expect("a Redis")).await
     }
@@ -43,8 +54,7 @@ impl Scene {
     async fn end(self) -> History {
         let (open, accepted) = (self.proxy.open(), self.proxy.accepted());
         let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        let store = Redis::connect(self.server.url()).expect("a URL of Redis");
-        let history = self.load.check(&store).await;
+        let history = self.load.check(&patient(&self.server)).await;
         for stack in &self.stacks {
             equals_reference(&**stack).await;
         }
@@ -175,7 +185,7 @@ async fn resets_and_cuts_at_any_byte_charge_at_most_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scripts_that_are_flushed_every_few_milliseconds_are_no_error() {
-    let scene = Scene::start().await;
+    let scene = Scene::patient().await;
     let mut outside = scene.server.connect().expect("a connection");
     let before = scene.load.errors();
     for _ in 0..300 {
