@@ -148,8 +148,9 @@ pub trait Step {
     /// Gives back `cost`, which was taken on `taken` at `taken_at`, as far as it still weighs at `now`: for a store
     /// that cannot decide several keys in one step, when a later check of the request denies.
     ///
-    /// The state is never looser for it than had the cost not been taken. Nothing is given back of what is gone
-    /// already, nor where the state shows that the quota has changed since.
+    /// As long as the store has kept the state since, it is never looser for it than had the cost not been taken.
+    /// Nothing is given back of what is gone already, nor where the state shows that the quota has changed since. A
+    /// state that was lost and used anew in between (a reset, an eviction, a failover) gives back what others took.
     fn give_back(
         state: &mut Self::State,
         quota: &Quota,

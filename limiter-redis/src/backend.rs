@@ -8,6 +8,7 @@ use crate::server::{Advice, Call, CallError, Patience};
 use crate::take_and_give_back;
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use limiter_core::{
     Backend, BackendError, Check, Effect, ErrorKind, Quota, QuotaError, Request, Shard, StorageKey,
     Timestamp, Verdict,
@@ -88,7 +89,7 @@ impl Inner {
     }
 
     pub(crate) fn patience(&self, send_by: Option<Instant>) -> Patience {
-        Patience { send_by, reply_within: self.timeout }
+        Patience { send_by, reply_by: Instant::now() + self.timeout }
     }
 
     /// Decides requests that may go in one script: of one slot, or for a server that has all.
@@ -116,7 +117,7 @@ impl Inner {
         for (group, places) in join_all(trips).await {
             answers.put_each(&places, group);
         }
-        answers.0.into_iter().map(|answer| answer.unwrap_or_else(|| Err(missing()))).collect()
+        answers.all()
     }
 
     async fn trip(
@@ -125,9 +126,28 @@ impl Inner {
         requests: &[&Request],
         waits: bool,
     ) -> Result<Vec<Result<Verdict, BackendError>>, CallError> {
-        let batch = Batch::pack(requests.to_vec(), self.keep)?;
-        let answers = self.send(slot, &batch, waits).await?;
-        Ok(batch.verdicts(answers))
+        let mut places: Vec<usize> = (0..requests.len()).collect();
+        let mut answers = Answers(vec![None; requests.len()]);
+        loop {
+            let batch = Batch::pack(places.iter().map(|place| requests[*place]).collect(), self.keep)?;
+            let failed = match self.send(slot, &batch, waits).await {
+                Ok(sent) => {
+                    answers.put_each(&places, batch.verdicts(sent));
+                    return Ok(answers.all());
+                }
+                Err(failed) => failed,
+            };
+            // Nothing left before the first deadline: those who have more time go without those who had not.
+            let (waiting, now) = (places.len(), Instant::now());
+            let is_late = |place: &usize| requests[*place].deadline().is_some_and(|deadline| deadline <= now);
+            for late in places.extract_if(.., |place| is_late(place)) {
+                answers.0[late] = Some(Err(failed.error.clone()));
+            }
+            if failed.error.effect() != Effect::NotApplied || places.is_empty() || places.len() == waiting {
+                places.iter().for_each(|place| answers.0[*place] = Some(Err(failed.error.clone())));
+                return if waiting == requests.len() { Err(failed) } else { Ok(answers.all()) };
+            }
+        }
     }
 
     /// What one check by itself is answered, without taking it.
@@ -208,11 +228,15 @@ impl Inner {
             }
             (answered, places)
         });
-        for (group, places) in join_all(slots).await {
+        let mut slots = stream::iter(slots).buffer_unordered(MOST_SLOTS);
+        while let Some((group, places)) = slots.next().await {
             answers.put_each(&places, group);
         }
     }
 }
+
+/// Calls of one batch that are under way at once: half of what a server takes by default.
+const MOST_SLOTS: usize = 512;
 
 /// The places of requests, cut where a trip is full.
 fn trips<'a>(requests: &'a [&Request], places: &'a [usize]) -> impl Iterator<Item = &'a [usize]> {
@@ -257,6 +281,10 @@ fn missing() -> BackendError {
 struct Answers(Vec<Option<Result<Verdict, BackendError>>>);
 
 impl Answers {
+    fn all(self) -> Vec<Result<Verdict, BackendError>> {
+        self.0.into_iter().map(|answer| answer.unwrap_or_else(|| Err(missing()))).collect()
+    }
+
     fn put_each(&mut self, places: &[usize], answers: Vec<Result<Verdict, BackendError>>) {
         places.iter().zip(answers).for_each(|(place, answer)| self.0[*place] = Some(answer));
     }
@@ -320,7 +348,7 @@ impl Backend for Redis {
             }
             Ok(())
         });
-        join_all(calls).await.into_iter().collect()
+        stream::iter(calls).buffer_unordered(MOST_SLOTS).try_collect().await
     }
 
     async fn ready(&self) -> Result<(), BackendError> {

@@ -32,6 +32,9 @@ pub struct RedisBuilder {
     allow_eviction: bool,
 }
 
+/// Nobody waits longer for a decision.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 #[derive(Clone)]
 enum Source {
     Url(String),
@@ -149,7 +152,7 @@ impl RedisBuilder {
         }
     }
 
-    /// How long a reply may take; 250 ms by default. A caller's own deadline may be shorter.
+    /// How long a reply may take, at most an hour; 250 ms by default. A caller's own deadline may be shorter.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -204,16 +207,17 @@ impl RedisBuilder {
         self.certificates.check()?;
         let target = match self.source {
             Source::Url(url) => Target::parse(&url, &self.certificates)?,
-            Source::Client(client) => Target::Node(*client),
+            Source::Client(client) => Target::of_client(&client)?,
         };
-        let (connect_timeout, most) = (self.connect_timeout, self.most_in_flight);
+        let (connect_timeout, most) = (self.connect_timeout.min(LONGEST_TIMEOUT), self.most_in_flight);
         let route = match target {
             Target::Node(client) => Route::One(Server::new(Link::new(client, connect_timeout), most)),
             Target::Sentinel(sentinel) => Route::One(Server::new(Link::new(sentinel, connect_timeout), most)),
             Target::Cluster(seeds) => Route::Cluster(Cluster::new(seeds, connect_timeout, most)),
         };
         let keep = Keep { grace: self.grace, virtual_expiry: self.virtual_expiry };
-        Ok(Redis { inner: Arc::new(Inner::new(route, keep, self.timeout, self.allow_eviction)) })
+        let timeout = self.timeout.min(LONGEST_TIMEOUT);
+        Ok(Redis { inner: Arc::new(Inner::new(route, keep, timeout, self.allow_eviction)) })
     }
 }
 

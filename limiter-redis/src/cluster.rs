@@ -5,6 +5,7 @@ use crate::link::Link;
 use crate::route::Slot;
 use crate::server::{Advice, Call, CallError, Patience, Server};
 use crate::target::{Node, Seeds};
+use futures_util::stream::{self, StreamExt};
 use limiter_core::{BackendError, ErrorKind, Request, Shard};
 use redis::Value;
 use std::fmt;
@@ -59,6 +60,9 @@ const MOST_MEMBERS: usize = 2_000;
 /// Between two looks at who has which slot.
 const LEARNING_PAUSE: Duration = Duration::from_millis(50);
 
+/// How many servers are asked who has which slot at once: one that hangs holds up none.
+const ASKED_AT_ONCE: usize = 3;
+
 /// How long a server may take to say who has which slot.
 const LEARNING_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -82,12 +86,10 @@ impl Cluster {
         patience: Patience,
         waits: bool,
     ) -> Result<Value, CallError> {
-        let give_up = Instant::now() + patience.reply_within;
-        let mut server = self.server(slot, call.operation, patience).await?;
+        let mut member = self.member(slot, call.operation, patience).await?;
         let (mut asking, mut redirections) = (false, 0);
         loop {
-            let left = give_up.saturating_duration_since(Instant::now());
-            let failed = match server.call(call, Patience { reply_within: left, ..patience }, asking).await {
+            let failed = match member.server.call(call, patience, asking).await {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
@@ -99,20 +101,20 @@ impl Cluster {
                 }
                 Some(Advice::Moved(address)) => {
                     self.learn();
-                    server = self.server_at(address);
+                    member = self.member_at(address, &member);
                 }
                 Some(Advice::Ask(address)) => {
                     asking = true;
-                    server = self.server_at(address);
+                    member = self.member_at(address, &member);
                 }
                 Some(Advice::TryAgain) => {
                     let pause = TRY_AGAIN_PAUSE.mul_f64(0.5 + fastrand::f64());
-                    if !waits || Instant::now() + pause >= give_up {
+                    if !waits || Instant::now() + pause >= patience.reply_by {
                         return Err(failed);
                     }
                     sleep(pause).await;
                     // From the start: the slot may have arrived meanwhile.
-                    server = self.server(slot, call.operation, patience).await?;
+                    member = self.member(slot, call.operation, patience).await?;
                     redirections = 0;
                 }
                 None => {
@@ -128,12 +130,11 @@ impl Cluster {
     /// Which server the request needs, by its place among those known.
     pub(crate) fn shard(&self, request: &Request) -> Shard {
         let map = self.shared.map.borrow();
-        let mut places = request.checks().iter().map(|check| map.place(Slot::of(&check.key)));
-        let first = places.next().flatten();
-        if places.any(|place| place != first) {
-            return Shard::Many;
+        // Also on one server, several slots take several trips, which nobody else should wait for.
+        match Slot::of_all(request) {
+            Some(slot) => Shard::One(map.place(slot).map_or(0, u32::from)),
+            None => Shard::Many,
         }
-        Shard::One(first.map_or(0, u32::from))
     }
 
     /// Any server, to ask something that all know; each in turn.
@@ -143,28 +144,22 @@ impl Cluster {
         patience: Patience,
     ) -> Result<Vec<Arc<Server>>, BackendError> {
         let map = self.map(operation, patience).await?;
-        let mut places: Vec<u16> = map.slots.iter().flatten().copied().collect();
-        places.sort_unstable();
-        places.dedup();
-        Ok(places
-            .iter()
-            .filter_map(|place| map.member(*place))
-            .map(|member| Arc::clone(&member.server))
-            .collect())
+        let servers = map.places().into_iter().filter_map(|place| map.member(place));
+        Ok(servers.map(|member| Arc::clone(&member.server)).collect())
     }
 
-    async fn server(
+    async fn member(
         &self,
         slot: Slot,
         operation: &'static str,
         patience: Patience,
-    ) -> Result<Arc<Server>, BackendError> {
+    ) -> Result<Member, BackendError> {
         let map = self.map(operation, patience).await?;
         let Some(member) = map.place(slot).and_then(|place| map.member(place)) else {
             self.learn();
             return Err(unsent(ErrorKind::Unavailable, operation, "no server of the cluster has the slot"));
         };
-        Ok(Arc::clone(&member.server))
+        Ok(member.clone())
     }
 
     /// The map, waiting for the first one.
@@ -177,10 +172,8 @@ impl Cluster {
             return Err(unsent(ErrorKind::Config, operation, "a tokio runtime is needed, and there is none"));
         }
         self.learn();
-        let late = Instant::now() + patience.reply_within;
-        let until = patience.send_by.map_or(late, |by| by.min(late));
         let mut maps = self.shared.map.subscribe();
-        match timeout_at(until, maps.wait_for(|map| !map.slots.is_empty())).await {
+        match timeout_at(patience.send_by(), maps.wait_for(|map| !map.slots.is_empty())).await {
             Ok(Ok(map)) => Ok(Arc::clone(&map)),
             _ => Err(unsent(
                 ErrorKind::Unavailable,
@@ -190,25 +183,23 @@ impl Cluster {
         }
     }
 
-    /// The server at an address that a redirection named.
-    fn server_at(&self, address: &str) -> Arc<Server> {
+    /// The server at an address that a redirection named; without a host, it is that of the server who named it.
+    fn member_at(&self, address: &str, named_by: &Member) -> Member {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let host = if matches!(host, "" | "?") { named_by.node.address().0 } else { host };
         let port = port.parse().unwrap_or(0);
-        let mut server = None;
+        let mut member = None;
         self.shared.map.send_if_modified(|map| {
-            if let Some(known) = map.find(host, port) {
-                server = Some(Arc::clone(&known.server));
+            member = map.find(host, port).cloned();
+            if member.is_some() {
                 return false;
             }
             let mut grown = Map::clone(map);
-            server = grown
-                .place_of(&self.shared, host, port)
-                .and_then(|place| grown.member(place))
-                .map(|m| Arc::clone(&m.server));
+            member = grown.place_of(&self.shared, host, port).and_then(|place| grown.member(place)).cloned();
             *map = Arc::new(grown);
             true
         });
-        server.unwrap_or_else(|| Arc::new(self.shared.server(&self.shared.node(host, port))))
+        member.unwrap_or_else(|| self.shared.member(self.shared.node(host, port)))
     }
 
     /// Looks anew who has which slot, in a task of its own, one at a time.
@@ -238,32 +229,35 @@ impl Drop for Learning {
 }
 
 impl Shared {
-    fn server(&self, node: &Node) -> Server {
-        Server::new(Link::new(node.clone(), self.connect_timeout), self.most_in_flight)
+    fn member(&self, node: Node) -> Member {
+        let link = Link::new(node.clone(), self.connect_timeout);
+        Member { node, server: Arc::new(Server::new(link, self.most_in_flight)) }
     }
 
     fn node(&self, host: &str, port: u16) -> Node {
         self.pattern.at(host, port)
     }
 
-    /// Asks the servers in random order, the known ones first, until one says who has which slot.
+    /// Asks the servers that have slots and the seeds, some at a time in random order, until one says who has which
+    /// slot.
     async fn ask(&self) -> Option<Vec<Range>> {
         let map = Arc::clone(&self.map.borrow());
-        let mut members = map.members.clone();
-        fastrand::shuffle(&mut members);
-        let seeds =
-            self.seeds.iter().map(|node| Member { node: node.clone(), server: Arc::new(self.server(node)) });
-        members.extend(seeds);
-        let patience = Patience { send_by: None, reply_within: LEARNING_TIMEOUT };
-        for member in members {
+        let mut asked: Vec<Member> =
+            map.places().into_iter().filter_map(|place| map.member(place).cloned()).collect();
+        asked.extend(self.seeds.iter().map(|seed| self.member(seed.clone())));
+        fastrand::shuffle(&mut asked);
+        let answers = asked.into_iter().map(|member| async move {
+            let patience = Patience { send_by: None, reply_by: Instant::now() + LEARNING_TIMEOUT };
             let command = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
-            if let Ok(reply) = member.server.command("learn", &command, patience).await
-                && let Some(ranges) = ranges(reply, member.node.address().0)
-            {
-                return Some(ranges);
-            }
-        }
-        None
+            let reply = member.server.command("learn", &command, patience).await.ok()?;
+            ranges(reply, member.node.address().0)
+        });
+        stream::iter(answers)
+            .buffer_unordered(ASKED_AT_ONCE)
+            .filter_map(std::future::ready)
+            .boxed()
+            .next()
+            .await
     }
 }
 
@@ -300,6 +294,14 @@ impl Map {
         self.slots.get(slot.index()).copied().flatten()
     }
 
+    /// The places of servers that have slots.
+    fn places(&self) -> Vec<u16> {
+        let mut places: Vec<u16> = self.slots.iter().flatten().copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
     fn member(&self, place: u16) -> Option<&Member> {
         self.members.get(usize::from(place))
     }
@@ -312,8 +314,7 @@ impl Map {
     fn place_of(&mut self, shared: &Shared, host: &str, port: u16) -> Option<u16> {
         let known = self.members.iter().position(|member| member.node.address() == (host, port));
         let place = known.unwrap_or_else(|| {
-            let node = shared.node(host, port);
-            self.members.push(Member { server: Arc::new(shared.server(&node)), node });
+            self.members.push(shared.member(shared.node(host, port)));
             self.members.len() - 1
         });
         u16::try_from(place).ok()

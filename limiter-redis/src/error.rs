@@ -78,7 +78,11 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -
         Some(code) => format!("the server answered {code}"),
         None => error.category().to_owned(),
     };
-    BackendError::new(class.kind, class.effect, NAME, operation, message).with_source(error)
+    let failed = BackendError::new(class.kind, class.effect, NAME, operation, message);
+    // What a server says of a command that it does not understand quotes it, keys and all.
+    let quotes =
+        error.code() == Some("ERR") && error.detail().is_none_or(|detail| detail.contains("with args"));
+    if quotes { failed } else { failed.with_source(error) }
 }
 
 /// A connection that was not made: nothing was sent.

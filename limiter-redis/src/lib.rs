@@ -19,7 +19,7 @@
 //!
 //! # What is kept
 //! A key is `{tag}rl1:algorithm:..`, where the tag decides its slot in a cluster. The value is an integer for a bucket
-//! whose permits take whole microseconds, else a few doubles, and for a sliding log a string that grows by 32 bytes per
+//! whose permits take whole microseconds, else a few doubles, and for a sliding log a string that grows by 35 bytes per
 //! admission; every key has a time to live. The files in `src/lua` say which state is what.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -5,7 +5,6 @@ use crate::link::{Connection, Link};
 use crate::script::Source;
 use limiter_core::{BackendError, ErrorKind};
 use redis::{Cmd, Pipeline, RedisError, Value};
-use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,13 +27,21 @@ pub(crate) struct Call<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) send_by: Option<Instant>,
-    pub(crate) reply_within: Duration,
+    /// One for a whole call, also where it is sent twice or elsewhere.
+    pub(crate) reply_by: Instant,
 }
 
 /// An answer, a refusal by the driver or the server, or none.
 enum Outcome {
     Answered(Value),
     Refused(RedisError),
+}
+
+impl Patience {
+    /// The last instant at which it may leave.
+    pub(crate) fn send_by(self) -> Instant {
+        self.send_by.map_or(self.reply_by, |by| by.min(self.reply_by))
+    }
 }
 
 impl Server {
@@ -86,13 +93,12 @@ impl Server {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(unsent(ErrorKind::Unavailable, operation, "too many calls are in flight"));
         };
-        let give_up = Instant::now() + patience.reply_within;
-        let send_by = patience.send_by.map_or(give_up, |by| by.min(give_up));
+        let send_by = patience.send_by();
         let mut connection = self.link.connection(operation, send_by).await?;
-        if patience.send_by.is_some_and(|by| by <= Instant::now()) {
+        if send_by <= Instant::now() {
             return Err(unsent(ErrorKind::Timeout, operation, "the deadline passed before it was sent"));
         }
-        match timeout_at(give_up, exchange(&mut connection, command, asking)).await {
+        match timeout_at(patience.reply_by, exchange(&mut connection, command, asking)).await {
             Ok(Ok(value)) => {
                 self.link.answered(&connection);
                 Ok(Outcome::Answered(value))

@@ -47,6 +47,12 @@ pub(crate) struct Sentinel {
 }
 
 impl Target {
+    /// The server of a client that is ready.
+    pub(crate) fn of_client(client: &Client) -> Result<Self, ConfigError> {
+        let info = tuned(client.get_connection_info().clone());
+        Ok(Self::Node(Client::open(info).map_err(ConfigError::driver)?))
+    }
+
     /// The target of a URL; see [`RedisBuilder`](crate::RedisBuilder) for their forms.
     pub(crate) fn parse(url: &str, certificates: &Certificates) -> Result<Self, ConfigError> {
         let (scheme, rest) = url.split_once("://").ok_or(ConfigError::NoScheme)?;
@@ -85,8 +91,8 @@ fn seeds(scheme: &str, rest: &str, certificates: &Certificates) -> Result<Seeds,
 
 /// `user:password@a:26379,b:26379/service?db=0`: the sentinels, and after the slash what they watch.
 fn sentinel(scheme: &str, rest: &str, certificates: &Certificates) -> Result<Sentinel, ConfigError> {
-    let (authority, path) = rest.split_once('/').ok_or(ConfigError::NoService)?;
-    let (service, query) = path.split_once('?').unwrap_or((path, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, service) = rest.rsplit_once('/').ok_or(ConfigError::NoService)?;
     if service.is_empty() {
         return Err(ConfigError::NoService);
     }
@@ -107,10 +113,7 @@ impl Node {
             let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
             info.set_redis_settings(settings)
         };
-        let settings = info.tcp_settings().clone().set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        let settings = settings.set_user_timeout(UNACKNOWLEDGED);
-        Ok(Self { info: info.set_tcp_settings(settings), certificates: certificates.clone() })
+        Ok(Self { info: tuned(info), certificates: certificates.clone() })
     }
 
     /// The server at another address that is reached in the same way.
@@ -138,6 +141,14 @@ impl Node {
     fn client(&self) -> Result<Client, RedisError> {
         self.certificates.client(self.info.clone())
     }
+}
+
+/// Small packets go at once, and a connection that leads nowhere ends.
+fn tuned(info: ConnectionInfo) -> ConnectionInfo {
+    let settings = info.tcp_settings().clone().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
+    info.set_tcp_settings(settings)
 }
 
 /// The kernel gives up a connection on which nothing was acknowledged for so long.

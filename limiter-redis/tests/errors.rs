@@ -354,3 +354,63 @@ async fn clusterdown() {
     }
     assert!(redis.ready().await.is_err());
 }
+
+/// Who has more time goes without who had not.
+#[tokio::test]
+async fn a_short_deadline_fails_no_other_request_of_its_trip() {
+    let server = servers::Redis::start().expect("a Redis");
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    proxy.delay(Direction::Both, Duration::from_millis(30));
+    let redis = Redis::builder(format!("redis://{}", proxy.addr()))
+        .timeout(Duration::from_secs(5))
+        .build()
+        .expect("a URL of Redis");
+    let by = |millis| tokio::time::Instant::now() + Duration::from_millis(millis);
+    let batch = [
+        request(TEN, "a").with_deadline(by(5_000)),
+        request(TEN, "b").with_deadline(by(5)),
+        request(TEN, "c").with_deadline(by(5_000)),
+    ];
+    let answers = redis.decide(&batch).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+    is(answers[1].as_ref().expect_err("too late"), ErrorKind::Timeout, Effect::NotApplied);
+    assert_eq!((taken(&redis, TEN, "a").await, taken(&redis, TEN, "b").await), (1, 0));
+}
+
+/// A server that does not know a command quotes it, keys and all; nobody else is to see that.
+#[tokio::test]
+async fn an_unknown_command_shows_no_key() {
+    let server = servers::Redis::builder().config("rename-command", "EVALSHA none").start().expect("a Redis");
+    let error = ask(&connect(&server), TEN, "canary").await.expect_err("a command that is not there");
+    is(&error, ErrorKind::Config, Effect::NotApplied);
+    let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_timeout_without_end_has_one() {
+    let (server, _) = used().await;
+    let redis = Redis::builder(server.url())
+        .timeout(Duration::MAX)
+        .connect_timeout(Duration::MAX)
+        .build()
+        .expect("a URL of Redis");
+    let _ = ask(&redis, TEN, "a").await.expect("an answer");
+}
+
+/// More slots than a server takes calls at once.
+#[tokio::test]
+async fn a_large_batch_over_a_cluster_is_answered_whole() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    let redis = Redis::builder(cluster.urls()[0].replace("redis://", "redis-cluster://"))
+        .timeout(Duration::from_secs(20))
+        .build()
+        .expect("a URL of Redis");
+    let batch: Vec<Request> = (0..6_000).map(|i| request(TEN, &i.to_string())).collect();
+    let answers = redis.decide(&batch).await;
+    let failed = answers.iter().filter_map(|answer| answer.as_ref().err()).next();
+    assert!(failed.is_none(), "{failed:?}");
+    let keys: Vec<_> = batch.iter().map(|request| request.checks()[0].key.clone()).collect();
+    redis.reset(&keys).await.expect("a reset of all");
+    assert_eq!(taken(&redis, TEN, "17").await, 0);
+}

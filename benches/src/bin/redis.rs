@@ -8,7 +8,7 @@ use benches::load::{Contestant, Scenario, Turn, Turns, compete, float};
 use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Quota, RateLimiter, Rule};
 use limiter_redis::Redis;
 use limiter_redis::redis::aio::MultiplexedConnection;
-use limiter_redis::redis::{Client, cmd};
+use limiter_redis::redis::{Client, IntoConnectionInfo, cmd};
 use limiter_testkit::servers;
 use std::error::Error;
 use std::process::ExitCode;
@@ -58,7 +58,10 @@ fn main() -> Fallible<ExitCode> {
 
 impl Bench {
     async fn new(url: String) -> Fallible<Self> {
-        let plain = Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+        // As the library sets its own connection.
+        let info = url.as_str().into_connection_info()?;
+        let settings = info.tcp_settings().clone().set_nodelay(true);
+        let plain = Client::open(info.set_tcp_settings(settings))?.get_multiplexed_async_connection().await?;
         Ok(Self { url, plain, names: benches::keys(10_000).into() })
     }
 

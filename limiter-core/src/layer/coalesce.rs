@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 /// There is no timer, so an idle limiter adds nothing. It adapts: while few requests are outstanding, each call
 /// goes to the store at once, as it is, in its caller's own future. From [`CoalesceConfig::eager`] on, calls
 /// queue, and whenever one of [`CoalesceConfig::slots`] is free the longest waiting ones leave together, up to
-/// [`CoalesceConfig::max_batch`] requests. It goes back to single calls once fewer than half as many are
+/// [`CoalesceConfig::max_batch`] requests. It goes back to single calls once two thirds as many are
 /// outstanding.
 ///
 /// Each part of the store ([`Backend::shard`]) has a queue and slots of its own, so that one which hangs holds up

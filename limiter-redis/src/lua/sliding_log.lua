@@ -79,7 +79,7 @@ end
 -- The time to live is written for half as long again, so that not every admission has to prolong it.
 local function sliding_log_prolong(log, ttl)
   ttl = math.floor(ttl * 1.5)
-  log.expires = log.now + ttl * 1000
+  log.expires = math.min(log.now + ttl * 1000, 9007199254740991)
   return string.format('%d', ttl)
 end
 

@@ -170,7 +170,7 @@ impl Queue {
 impl State {
     fn landed(&mut self, requests: usize, carried: usize, config: &CoalesceConfig) {
         // Counted before they leave: those that come back together would else look like few.
-        if self.outstanding <= config.eager / 3 * 2 {
+        if self.outstanding <= (config.eager * 2).div_ceil(3) {
             self.collecting = false;
         }
         self.outstanding -= requests;
