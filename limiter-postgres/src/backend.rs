@@ -1,0 +1,228 @@
+use crate::batch::{Batch, MAX_CHECKS, MAX_REQUESTS, Packed};
+use crate::builder::{ConfigError, Durability, PostgresBuilder};
+use crate::error::{NAME, malformed, unsent};
+use crate::schema::Schema;
+use crate::server::{Argument, Call, Failure, Patience, Server};
+use crate::{ready, retry, sweep};
+use async_trait::async_trait;
+use limiter_core::{
+    Backend, BackendError, Effect, ErrorKind, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
+};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Limits in PostgreSQL. Clones share one.
+///
+/// # Atomicity
+/// One statement decides a batch, in one transaction: each request in one step, all or nothing. It locks all rows that it
+/// may write in key order, and only then reads the clock and the states: no update is lost, and there are no deadlocks.
+///
+/// # Time
+/// The server's clock, as it stands when the rows are locked.
+///
+/// # Waiting
+/// A row that another transaction holds stops the batch for a part of the time that is left. Then its requests go again,
+/// once, each entry by itself: only what is stuck fails, as [`ErrorKind::Contention`].
+///
+/// # Errors
+/// `NotApplied` where the server answered with an error, which rolls back, or nothing was sent; `Unknown` where a reply
+/// did not come or was cut. Nothing that may have been recorded is sent again.
+///
+/// # Cancel safety
+/// A dropped request may be recorded, once; its trip ends in a task of its own, and no other caller notices.
+#[derive(Clone)]
+pub struct Postgres {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) server: Server,
+    pub(crate) schema: Schema,
+    pub(crate) durability: Durability,
+    /// Us that a state is kept once it is reset, and at the least where time is virtual.
+    pub(crate) grace: i64,
+    pub(crate) horizon: i64,
+}
+
+/// Applying the schema may wait for others who do.
+const MIGRATE: Duration = Duration::from_secs(60);
+
+impl Postgres {
+    /// The store at a URL; see [`PostgresBuilder`] for its forms. Connects with the first request.
+    ///
+    /// # Errors
+    /// A URL that is not understood.
+    pub fn connect(url: impl Into<String>) -> Result<Self, ConfigError> {
+        Self::builder(url).build()
+    }
+
+    /// The store at a URL, with settings.
+    pub fn builder(url: impl Into<String>) -> PostgresBuilder {
+        PostgresBuilder::url(url)
+    }
+
+    /// The store behind a pool that is ready, with settings. Its connections' own settings are left as they are.
+    pub fn from_pool(pool: deadpool_postgres::Pool) -> PostgresBuilder {
+        PostgresBuilder::pool(pool)
+    }
+
+    /// Makes the tables and functions, or brings them up to date. Safe to repeat, and for many instances at once.
+    ///
+    /// # Errors
+    /// As of any statement; what was there is as it was. [`ErrorKind::Config`]: no permission, or a newer version.
+    pub async fn migrate(&self) -> Result<(), BackendError> {
+        self.inner.server.execute("migrate", &self.inner.schema.script, MIGRATE).await
+    }
+
+    /// What [`migrate`](Self::migrate) runs, for those who apply their schemas by other means.
+    #[must_use]
+    pub fn migration(&self) -> &str {
+        &self.inner.schema.script
+    }
+
+    /// Deletes expired rows, one pass in bounded steps that wait for nobody; how many.
+    ///
+    /// # Errors
+    /// As of any statement; what was deleted stays so.
+    pub async fn sweep(&self) -> Result<u64, BackendError> {
+        sweep::pass(&self.inner).await
+    }
+
+    /// Sweeps at this interval, in a task that ends when what is returned is dropped.
+    ///
+    /// # Errors
+    /// There is no tokio runtime.
+    pub fn sweep_every(&self, interval: Duration) -> Result<sweep::Sweeping, BackendError> {
+        sweep::Sweeping::start(Arc::clone(&self.inner), interval)
+    }
+}
+
+impl Inner {
+    /// One trip, and another for each entry where it was stopped by a lock.
+    async fn trip(&self, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
+        let patience = self.server.patience(None);
+        match self.ask(requests.clone(), patience, true).await {
+            Ok(answers) => answers,
+            Err(Failure { error, is_passing: true }) => {
+                retry::one_by_one(self, &requests, patience, error).await
+            }
+            Err(Failure { error, .. }) => requests.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    pub(crate) async fn trip_again(
+        &self,
+        requests: Vec<&Request>,
+        patience: Patience,
+    ) -> Vec<Result<Verdict, BackendError>> {
+        let count = requests.len();
+        self.ask(requests, patience, false).await.unwrap_or_else(|failure| vec![Err(failure.error); count])
+    }
+
+    async fn ask(
+        &self,
+        requests: Vec<&Request>,
+        patience: Patience,
+        may_go_again: bool,
+    ) -> Result<Vec<Result<Verdict, BackendError>>, Failure> {
+        let mut batch = Batch::pack(requests)?;
+        let patience = Patience { deadline: batch.first_deadline(), ..patience };
+        let Packed { keys, locked, quotas, requests } = std::mem::take(&mut batch.packed);
+        let call = Call {
+            operation: "decide",
+            text: Arc::clone(&self.schema.decide),
+            arguments: vec![
+                Argument::Lock,
+                Argument::Text(self.durability.synchronous_commit()),
+                Argument::BigInt(self.grace),
+                Argument::BigInt(self.horizon),
+                Argument::Keys(keys),
+                Argument::Int(locked),
+                Argument::BigInts(quotas),
+                Argument::BigInts(requests),
+            ],
+            may_go_again,
+        };
+        let row = self.server.row(call, patience).await?;
+        let reply: Vec<i64> = row.try_get(0).map_err(|_| malformed())?;
+        Ok(batch.verdicts(reply).ok_or_else(malformed)?)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Postgres {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        let now = Instant::now();
+        let is_live = |request: &Request| request.deadline().is_none_or(|deadline| deadline > now);
+        let live: Vec<&Request> = batch.iter().filter(|request| is_live(request)).collect();
+        let mut answers = Vec::with_capacity(live.len());
+        let mut from = 0;
+        while from < live.len() {
+            let mut checks = 0;
+            let fits = |request: &&&Request| {
+                checks += request.checks().len();
+                checks <= MAX_CHECKS
+            };
+            let trip = live[from..].iter().take(MAX_REQUESTS).take_while(fits).count().max(1);
+            answers.extend(self.inner.trip(live[from..from + trip].to_vec()).await);
+            from += trip;
+        }
+        let mut answers = answers.into_iter();
+        let late = || unsent(ErrorKind::Timeout, "decide", "the deadline passed before it was sent");
+        let missing =
+            || BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", "no answer");
+        let answer = |request: &Request| {
+            if is_live(request) { answers.next().unwrap_or_else(|| Err(missing())) } else { Err(late()) }
+        };
+        batch.iter().map(answer).collect()
+    }
+
+    fn decide_now(&self, _request: &Request) -> Option<Result<Verdict, BackendError>> {
+        None
+    }
+
+    fn shard(&self, _request: &Request) -> Shard {
+        Shard::One(0)
+    }
+
+    fn accepts(&self, _quota: &Quota) -> Result<(), QuotaError> {
+        Ok(())
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        for keys in keys.chunks(MAX_CHECKS) {
+            let call = Call {
+                operation: "reset",
+                text: Arc::clone(&self.inner.schema.reset),
+                arguments: vec![
+                    Argument::Lock,
+                    Argument::Text(self.inner.durability.synchronous_commit()),
+                    Argument::Keys(keys.iter().map(StorageKey::to_bytes).collect()),
+                ],
+                may_go_again: false,
+            };
+            self.inner.server.row(call, self.inner.server.patience(None)).await.map_err(|failure| failure.error)?;
+        }
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        ready::check(&self.inner).await
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("pool", &self.inner.server.pool)
+            .field("durability", &self.inner.durability)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! A batch on its way to the function `decide` and back: packed once, unpacked once.
+
+use crate::error::{malformed, too_many_checks};
+use limiter_core::algorithm::{BucketReading, CounterReading, LogReading, Reading, WindowReading};
+use limiter_core::batch::{self, Answer, Entry};
+use limiter_core::{Algorithm, BackendError, Check, Quota, Request, Timestamp, Verdict};
+use tokio::time::Instant;
+
+/// The most requests of one trip: their rows are locked until all are decided.
+pub(crate) const MAX_REQUESTS: usize = 1_024;
+
+/// The most checks of one trip.
+pub(crate) const MAX_CHECKS: usize = 4_096;
+
+/// A batch as the function takes it.
+pub(crate) struct Batch<'a> {
+    batch: batch::Batch<'a>,
+    pub(crate) packed: Packed,
+}
+
+/// The function's arguments that are the batch's own.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) locked: i32,
+    pub(crate) quotas: Vec<i64>,
+    pub(crate) requests: Vec<i64>,
+}
+
+impl<'a> Batch<'a> {
+    /// Packs requests, of which there are at most [`MAX_REQUESTS`] with at most [`MAX_CHECKS`] checks.
+    pub(crate) fn pack(requests: Vec<&'a Request>) -> Result<Self, BackendError> {
+        let checks: usize = requests.iter().map(|request| request.checks().len()).sum();
+        if requests.len() > MAX_REQUESTS || checks > MAX_CHECKS {
+            return Err(too_many_checks(checks, MAX_CHECKS));
+        }
+        let batch = batch::Batch::new(requests);
+        let packed = Packed::of(&batch);
+        Ok(Self { batch, packed })
+    }
+
+    /// When the first of its callers stops waiting.
+    pub(crate) fn first_deadline(&self) -> Option<Instant> {
+        self.batch.first_deadline()
+    }
+
+    /// The verdicts that the function answered, one per request; `None` if the answer is not of its form.
+    pub(crate) fn verdicts(&self, reply: Vec<i64>) -> Option<Vec<Result<Verdict, BackendError>>> {
+        let mut reply = Reader(reply.into_iter());
+        let clock = Timestamp::from_micros(reply.number()?).ok()?;
+        let answers: Option<Vec<Answer>> =
+            self.batch.entries().map(|entry| reply.answer(&entry, clock)).collect();
+        let verdicts = self.batch.verdicts(answers?);
+        Some(verdicts.into_iter().map(|verdict| verdict.ok_or_else(malformed)).collect())
+    }
+}
+
+impl Packed {
+    fn of(batch: &batch::Batch<'_>) -> Self {
+        let mut is_locked = vec![false; batch.keys().len()];
+        for entry in batch.entries() {
+            for (check, place) in entry.request.checks().iter().zip(entry.places) {
+                is_locked[*place] |= (1..=check.quota.capacity()).contains(&check.cost);
+            }
+        }
+        let mut keys: Vec<(bool, Vec<u8>, usize)> = batch
+            .keys()
+            .iter()
+            .enumerate()
+            .map(|(place, key)| (!is_locked[place], key.to_bytes(), place))
+            .collect();
+        keys.sort_unstable();
+        let mut position = vec![0; keys.len()];
+        keys.iter().enumerate().for_each(|(i, (_, _, place))| position[*place] = i + 1);
+
+        let mut quotas: Vec<Quota> = Vec::new();
+        let mut requests = Vec::with_capacity(6 * batch.requests().len());
+        for entry in batch.entries() {
+            let at = entry.request.instant().map_or(-1, |at| number(at.as_micros()));
+            requests.extend([at, entry.count.into(), count(entry.places.len())]);
+            for (check, place) in entry.request.checks().iter().zip(entry.places) {
+                requests.extend([count(position[*place]), quota_of(&mut quotas, check), cost(check)]);
+            }
+        }
+        Self {
+            locked: i32::try_from(is_locked.iter().filter(|is_locked| **is_locked).count())
+                .unwrap_or(i32::MAX),
+            keys: keys.into_iter().map(|(_, key, _)| key).collect(),
+            quotas: quotas.iter().flat_map(numbers).collect(),
+            requests,
+        }
+    }
+}
+
+/// The number of a check's quota, from 1.
+fn quota_of(quotas: &mut Vec<Quota>, check: &Check) -> i64 {
+    let known = quotas.iter().rposition(|quota| *quota == check.quota);
+    count(known.unwrap_or_else(|| {
+        quotas.push(check.quota);
+        quotas.len() - 1
+    })) + 1
+}
+
+/// Above the capacity, one cost is as good as any other.
+fn cost(check: &Check) -> i64 {
+    number(check.cost.min(check.quota.capacity() + 1))
+}
+
+/// A quota as `decide` takes it.
+fn numbers(quota: &Quota) -> [i64; 7] {
+    let [whole, rem, denominator] = quota.interval_parts();
+    let [filling, filling_rem] = quota.filling_parts();
+    let windowed = |kind| [kind, number(quota.limit()), number(window(quota)), 1, 0, 0, 0];
+    match quota.algorithm() {
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+            let product = u128::from(2 * filling + 2) * u128::from(denominator);
+            let kind = i64::from(product >= 1 << 62);
+            let parts = [whole, rem, denominator, filling, filling_rem, quota.capacity()].map(number);
+            let [q1, q2, q3, q4, q5, q6] = parts;
+            [kind, q1, q2, q3, q4, q5, q6]
+        }
+        Algorithm::FixedWindow => windowed(2),
+        Algorithm::SlidingLog => windowed(3),
+        Algorithm::SlidingCounter => windowed(4),
+    }
+}
+
+/// Every number of a quota, a cost or an instant is below 2^53.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn window(quota: &Quota) -> u64 {
+    u64::try_from(quota.window().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The function's integers, one after another.
+struct Reader(std::vec::IntoIter<i64>);
+
+impl Reader {
+    fn number(&mut self) -> Option<u64> {
+        u64::try_from(self.0.next()?).ok()
+    }
+
+    /// A number, or -1 for none.
+    fn perhaps(&mut self) -> Option<Option<u64>> {
+        let number = self.0.next()?;
+        if number == -1 { Some(None) } else { u64::try_from(number).ok().map(Some) }
+    }
+
+    fn answer(&mut self, entry: &Entry<'_>, clock: Timestamp) -> Option<Answer> {
+        let granted = self.number()?;
+        let checks = entry.request.checks().iter();
+        let readings = checks.map(|check| self.reading(&check.quota)).collect::<Option<_>>()?;
+        Some(Answer { now: entry.request.instant().unwrap_or(clock), granted, readings })
+    }
+
+    fn reading(&mut self, quota: &Quota) -> Option<Reading> {
+        Some(match quota.algorithm() {
+            Algorithm::TokenBucket | Algorithm::LeakyBucket => {
+                Reading::Bucket(BucketReading::new(self.number()?, self.number()?))
+            }
+            Algorithm::FixedWindow => Reading::Window(WindowReading::new(self.number()?, self.number()?)),
+            Algorithm::SlidingLog => Reading::Log(LogReading::new(
+                self.number()?,
+                self.number()?,
+                self.perhaps()?,
+                self.perhaps()?,
+            )),
+            Algorithm::SlidingCounter => {
+                let (deciding, current, previous) = (self.number()?, self.number()?, self.number()?);
+                let elapsed = deciding % window(quota);
+                Reading::Counter(CounterReading::new(deciding - elapsed, elapsed / 1_000, current, previous))
+            }
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Connections: a bounded number of them, made when first needed and again when lost.
+
+use crate::error::{unconnected, unsent};
+use crate::finish::Finish;
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleResult, TimeoutType, Timeouts};
+use deadpool_postgres::ClientWrapper;
+use limiter_core::{BackendError, ErrorKind};
+use parking_lot::Mutex;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// A pool, and when to try again after connecting failed.
+///
+/// Connecting goes on when its caller has given up. After a failure the next attempt waits, twice as long each time and
+/// jittered; until then callers are told at once.
+pub(crate) struct Pool {
+    source: Source,
+    connect_timeout: Duration,
+    failed: Mutex<Failed>,
+}
+
+enum Source {
+    Own(managed::Pool<Manager>),
+    /// One that the user brought.
+    Ready(deadpool_postgres::Pool),
+}
+
+#[derive(Default)]
+struct Failed {
+    /// Not to be tried before that instant, for that reason.
+    until: Option<(Instant, BackendError)>,
+    pause: Duration,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+impl Pool {
+    /// A pool that connects as `manager` does; `keeps_sessions`: whether a connection is one server session for good.
+    pub(crate) fn own(
+        manager: deadpool_postgres::Manager,
+        keeps_sessions: bool,
+        size: usize,
+        connect_timeout: Duration,
+    ) -> Result<Self, managed::BuildError> {
+        let manager = Manager { inner: manager, keeps_sessions };
+        let pool = managed::Pool::builder(manager).max_size(size).runtime(Runtime::Tokio1).build()?;
+        Ok(Self { source: Source::Own(pool), connect_timeout, failed: Mutex::default() })
+    }
+
+    pub(crate) fn ready(pool: deadpool_postgres::Pool, connect_timeout: Duration) -> Self {
+        Self { source: Source::Ready(pool), connect_timeout, failed: Mutex::default() }
+    }
+
+    /// A connection that is no one else's, waiting for it until then.
+    pub(crate) async fn connection(
+        self: &Arc<Self>,
+        operation: &'static str,
+        until: Instant,
+    ) -> Result<Connection, BackendError> {
+        if let Some((again, error)) = &self.failed.lock().until
+            && Instant::now() < *again
+        {
+            return Err(error.clone());
+        }
+        if Handle::try_current().is_err() {
+            return Err(unsent(ErrorKind::Config, operation, "a tokio runtime is needed, and there is none"));
+        }
+        let pool = Arc::clone(self);
+        let wait = until.saturating_duration_since(Instant::now());
+        let late = || unsent(ErrorKind::Timeout, operation, "no connection in time");
+        timeout_at(until, Finish::new(async move { pool.get(wait).await })).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn get(&self, wait: Duration) -> Result<Connection, BackendError> {
+        let connect = self.connect_timeout;
+        let made = match &self.source {
+            Source::Own(pool) => {
+                let timeouts =
+                    Timeouts { wait: Some(wait), create: Some(connect), recycle: Some(connect) };
+                pool.timeout_get(&timeouts).await.map(Connection::Own)
+            }
+            Source::Ready(pool) => match timeout(wait + connect, pool.get()).await {
+                Ok(made) => made.map(Connection::Ready),
+                Err(_elapsed) => Err(PoolError::Timeout(TimeoutType::Wait)),
+            },
+        };
+        match made {
+            Ok(connection) => {
+                *self.failed.lock() = Failed::default();
+                Ok(connection)
+            }
+            Err(error) => {
+                let told = unconnected(&error);
+                if matches!(error, PoolError::Backend(_) | PoolError::Timeout(TimeoutType::Create)) {
+                    self.pause(&told);
+                }
+                Err(told)
+            }
+        }
+    }
+
+    fn pause(&self, error: &BackendError) {
+        let mut failed = self.failed.lock();
+        failed.pause = (failed.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        let jittered = failed.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        failed.until = Some((Instant::now() + jittered, error.clone()));
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = match &self.source {
+            Source::Own(pool) => pool.status(),
+            Source::Ready(pool) => pool.status(),
+        };
+        f.debug_struct("Pool").field("status", &status).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Manager {
+    inner: deadpool_postgres::Manager,
+    keeps_sessions: bool,
+}
+
+/// A connection, and what is known of its session's settings.
+pub(crate) struct Session {
+    client: ClientWrapper,
+    /// `None`: its next transaction may be on another session of the server.
+    statement_timeout: Option<AtomicU64>,
+}
+
+impl managed::Manager for Manager {
+    type Type = Session;
+    type Error = tokio_postgres::Error;
+
+    async fn create(&self) -> Result<Session, tokio_postgres::Error> {
+        let client = managed::Manager::create(&self.inner).await?;
+        Ok(Session { client, statement_timeout: self.keeps_sessions.then(AtomicU64::default) })
+    }
+
+    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<tokio_postgres::Error> {
+        self.inner.recycle(&mut session.client, metrics).await
+    }
+
+    fn detach(&self, session: &mut Session) {
+        self.inner.detach(&mut session.client);
+    }
+}
+
+/// A connection of the pool, and back to it when dropped.
+pub(crate) enum Connection {
+    Own(Object<Manager>),
+    Ready(deadpool_postgres::Object),
+}
+
+/// What goes before a statement and behind it, in the same trip, so that it ends by itself in time.
+pub(crate) enum Around {
+    /// The session has it already.
+    Nothing,
+    /// A setting of the session.
+    Session(String),
+    /// A transaction around the statement, with a setting of its own.
+    Transaction(String),
+}
+
+impl Connection {
+    /// What makes the statement that is sent next end after so many ms.
+    pub(crate) fn limited(&self, millis: u64) -> Around {
+        let session = match self {
+            Self::Own(session) => session.statement_timeout.as_ref(),
+            Self::Ready(_) => None,
+        };
+        match session.map(|known| known.swap(millis, Ordering::Relaxed)) {
+            Some(known) if known == millis => Around::Nothing,
+            Some(0) => Around::Session(format!(
+                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+                 SET statement_timeout = {millis}"
+            )),
+            Some(_) => Around::Session(format!("SET statement_timeout = {millis}")),
+            None => Around::Transaction(format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {millis}"
+            )),
+        }
+    }
+
+    /// Closes it, and makes room for another.
+    pub(crate) fn discard(self) {
+        match self {
+            Self::Own(session) => drop(Object::take(session)),
+            Self::Ready(client) => drop(deadpool_postgres::Object::take(client)),
+        }
+    }
+}
+
+impl Deref for Connection {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        match self {
+            Self::Own(session) => &session.client,
+            Self::Ready(client) => client,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The tables and functions, assembled from the files in `sql/`, under names of the user's choice.
+
+use crate::builder::{ConfigError, Durability};
+use std::sync::Arc;
+
+/// The version of the tables and functions; each instance works with its own alone.
+pub(crate) const VERSION: i32 = 1;
+
+/// What PostgreSQL's names can have, less the longest suffix that is put behind a table's.
+const MAX_NAME: usize = 63;
+const LONGEST_SUFFIX: &str = "_look_log";
+
+/// The statements that are sent, and the script that makes what they name.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    pub(crate) decide: Arc<str>,
+    pub(crate) reset: Arc<str>,
+    pub(crate) sweep: Arc<str>,
+    pub(crate) version: Arc<str>,
+    pub(crate) persistence: Arc<str>,
+    pub(crate) script: String,
+}
+
+impl Schema {
+    pub(crate) fn new(schema: &str, table: &str, durability: Durability) -> Result<Self, ConfigError> {
+        check("schema", schema, MAX_NAME)?;
+        check("table", table, MAX_NAME - LONGEST_SUFFIX.len())?;
+        let names = Names { schema, table };
+        Ok(Self {
+            decide: format!("SELECT {}($1, $2, $3, $4, $5, $6, $7, $8)", names.quoted("_decide")).into(),
+            reset: format!("SELECT {}($1, $2, $3)", names.quoted("_reset")).into(),
+            sweep: format!("SELECT deleted, is_last FROM {}($1)", names.quoted("_sweep")).into(),
+            version: format!("SELECT max(version) FROM {}", names.quoted("_meta")).into(),
+            persistence: format!(
+                "SELECT relpersistence = '{}' FROM pg_class WHERE oid = {}::regclass",
+                durability.persistence(),
+                names.literal("")
+            )
+            .into(),
+            script: script(&names, durability),
+        })
+    }
+}
+
+/// A name as a user gives it, any text: it is quoted wherever it stands.
+fn check(what: &'static str, name: &str, max: usize) -> Result<(), ConfigError> {
+    if name.is_empty() || name.len() > max || name.contains('\0') {
+        return Err(ConfigError::Name { what, name: name.to_owned(), max });
+    }
+    Ok(())
+}
+
+struct Names<'a> {
+    schema: &'a str,
+    table: &'a str,
+}
+
+impl Names<'_> {
+    fn quoted(&self, suffix: &str) -> String {
+        format!("{}.{}", identifier(self.schema), identifier(&format!("{}{suffix}", self.table)))
+    }
+
+    fn literal(&self, suffix: &str) -> String {
+        literal(&self.quoted(suffix))
+    }
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// An E-string, which means the same whatever the server's settings.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+const ALGORITHMS: [(&str, &str); 4] = [
+    ("bucket", include_str!("sql/bucket.sql")),
+    ("fixed_window", include_str!("sql/fixed_window.sql")),
+    ("sliding_log", include_str!("sql/sliding_log.sql")),
+    ("sliding_counter", include_str!("sql/sliding_counter.sql")),
+];
+
+/// Where `decide` takes up a quota's numbers.
+const QUOTA: &str = include_str!("sql/quota.sql");
+
+fn script(names: &Names<'_>, durability: Durability) -> String {
+    let mut decide = include_str!("sql/decide.sql").replace("{quota}", QUOTA.trim_end());
+    for (algorithm, text) in ALGORITHMS {
+        let (look, take) = parts(text);
+        decide = decide.replace(&format!("{{look_{algorithm}}}"), look);
+        decide = decide.replace(&format!("{{take_{algorithm}}}"), take);
+    }
+    let body = [
+        include_str!("sql/schema.sql"),
+        include_str!("sql/sliding_log_entries.sql"),
+        &decide,
+        include_str!("sql/reset.sql"),
+        include_str!("sql/sweep.sql"),
+    ]
+    .join("\n");
+    let head = include_str!("sql/begin.sql");
+    // Names last and at once: what a user chose is not looked into for more.
+    let mut filled = String::with_capacity(2 * body.len());
+    let whole = format!("{head}\n{body}\nCOMMIT;\n");
+    let mut rest = whole.as_str();
+    while let Some(open) = rest.find('{') {
+        let close = rest[open..].find('}').map_or(rest.len(), |length| open + length);
+        filled.push_str(&rest[..open]);
+        filled.push_str(&value(&rest[open + 1..close], names, durability));
+        rest = rest.get(close + 1..).unwrap_or_default();
+    }
+    filled.push_str(rest);
+    filled
+}
+
+fn value(place: &str, names: &Names<'_>, durability: Durability) -> String {
+    let is_logged = durability != Durability::Unlogged;
+    match place {
+        "schema" => identifier(names.schema),
+        "schema_literal" => literal(names.schema),
+        "lock" => literal(&format!("limiter-postgres {}", names.quoted(""))),
+        "table" => names.quoted(""),
+        "table_name" => names.literal(""),
+        "log_name" => names.literal("_log"),
+        "log_ids_name" => names.literal("_log_ids"),
+        "version" => VERSION.to_string(),
+        "unlogged" => if is_logged { "" } else { "UNLOGGED" }.to_owned(),
+        "logged" => if is_logged { "LOGGED" } else { "UNLOGGED" }.to_owned(),
+        "persistence" => format!("'{}'", durability.persistence()),
+        suffix => names.quoted(&format!("_{suffix}")),
+    }
+}
+
+/// What looks and what takes, of an algorithm's file.
+fn parts(text: &'static str) -> (&'static str, &'static str) {
+    let (_, code) = text.split_once("-- look\n").unwrap_or_default();
+    let (look, take) = code.split_once("-- take\n").unwrap_or_default();
+    (look.trim_end(), take.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_wherever_they_stand() {
+        let schema = Schema::new("a\"b", "it's {table} \\", Durability::Full).unwrap();
+        assert_eq!(&*schema.version, "SELECT max(version) FROM \"a\"\"b\".\"it's {table} \\_meta\"");
+        assert!(schema.script.contains("nextval(E'\"a\"\"b\".\"it\\'s {table} \\\\_log_ids\"')"));
+    }
+
+    #[test]
+    fn names_that_cannot_be_are_refused() {
+        for (schema, table) in [("", "a"), ("a", ""), ("a", "b\0"), (&"a".repeat(64), "a"), ("a", &"a".repeat(55))] {
+            assert!(Schema::new(schema, table, Durability::Full).is_err(), "{schema:?} {table:?}");
+        }
+        assert!(Schema::new(&"a".repeat(63), &"a".repeat(54), Durability::Full).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_left_open_in_the_script() {
+        let script = Schema::new("s", "t", Durability::Unlogged).unwrap().script;
+        assert!(!script.contains("{"), "{script}");
+        assert!(script.contains("CREATE UNLOGGED TABLE"));
+    }
+}

@@ -1,0 +1,10 @@
+-- The tables and functions of limiter-postgres. Safe to repeat, and for many to run at once.
+BEGIN;
+SET LOCAL check_function_bodies = off;
+SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0));
+DO $do$ BEGIN
+  -- CREATE SCHEMA needs a permission even if there is one.
+  IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {schema_literal}) THEN
+    CREATE SCHEMA {schema};
+  END IF;
+END $do$;
