@@ -1,5 +1,6 @@
 //! What the benchmarks share: quotas, keys and the order in which they come.
 
+pub mod floors;
 pub mod load;
 
 use limiter_core::{Algorithm, Check, Keyspace, NameError, Quota, QuotaBuilder, Request, RequestError};

@@ -4,7 +4,8 @@
 //! `cargo run --release -p benches --bin redis` starts a server of its own, prints a table per scenario and says of
 //! each floor whether it was passed; with a word, it runs only the scenarios whose names hold it.
 
-use benches::load::{Contestant, Scenario, Turn, Turns, compete, float};
+use benches::floors::{Floor, report};
+use benches::load::{Contestant, Scenario, Turns, compete};
 use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Quota, RateLimiter, Rule};
 use limiter_redis::Redis;
 use limiter_redis::redis::aio::MultiplexedConnection;
@@ -25,22 +26,6 @@ const TURN: Duration = Duration::from_millis(800);
 const INCR: &str = "INCR";
 const LIMITER: &str = "token bucket";
 const DIRECT: &str = "token bucket, single calls";
-
-/// The least that one contestant may be of another.
-struct Floor {
-    who: &'static str,
-    of: &'static str,
-    what: What,
-    bound: f64,
-}
-
-#[derive(Clone, Copy)]
-enum What {
-    /// Answers per second, at least.
-    Rate,
-    /// The median latency, at most.
-    Median,
-}
 
 struct Bench {
     url: String,
@@ -66,16 +51,14 @@ impl Bench {
     }
 
     async fn run(&self, only: &str) -> Fallible<bool> {
-        let rate = |who, of, bound| Floor { who, of, what: What::Rate, bound };
-        let median = |who, of, bound| Floor { who, of, what: What::Median, bound };
         let mut passed = true;
         for (callers, keys, floors) in [
-            (1, 10_000, vec![median(LIMITER, INCR, 1.25)]),
-            (4, 10_000, vec![rate(LIMITER, DIRECT, 0.97)]),
-            (16, 10_000, vec![rate(LIMITER, DIRECT, 0.97)]),
-            (64, 10_000, vec![rate(LIMITER, INCR, 0.5)]),
-            (256, 10_000, vec![rate(LIMITER, INCR, 0.7)]),
-            (256, 1, vec![rate(LIMITER, INCR, 5.0)]),
+            (1, 10_000, vec![Floor::median(LIMITER, INCR, 1.25)]),
+            (4, 10_000, vec![Floor::rate(LIMITER, DIRECT, 0.97)]),
+            (16, 10_000, vec![Floor::rate(LIMITER, DIRECT, 0.97)]),
+            (64, 10_000, vec![Floor::rate(LIMITER, INCR, 0.5)]),
+            (256, 10_000, vec![Floor::rate(LIMITER, INCR, 0.7)]),
+            (256, 1, vec![Floor::rate(LIMITER, INCR, 5.0)]),
         ] {
             let name = format!("callers: {callers}, keys: {keys}");
             let contestants = vec![
@@ -89,7 +72,7 @@ impl Bench {
             Algorithm::ALL.map(|algorithm| self.limiter(algorithm.name(), many(algorithm)?, true));
         let algorithms = algorithms.into_iter().collect::<Fallible<Vec<_>>>()?;
         let floors =
-            Algorithm::ALL.map(|algorithm| rate(algorithm.name(), Algorithm::TokenBucket.name(), 0.5));
+            Algorithm::ALL.map(|algorithm| Floor::rate(algorithm.name(), Algorithm::TokenBucket.name(), 0.5));
         passed &= self
             .scenario(only, "algorithms, callers: 256, keys: 10,000", 256, 10_000, algorithms, &floors)
             .await;
@@ -99,7 +82,7 @@ impl Bench {
             self.limiter(name, quota, true)
         });
         let logs = logs.into_iter().collect::<Fallible<Vec<_>>>()?;
-        let floors = [rate("100,000 in a log", "100 in a log", 0.7)];
+        let floors = [Floor::rate("100,000 in a log", "100 in a log", 0.7)];
         passed &= self.scenario(only, "log, callers: 64, keys: 16", 64, 16, logs, &floors).await;
         Ok(passed)
     }
@@ -159,47 +142,4 @@ fn many(algorithm: Algorithm) -> Fallible<Quota> {
         Algorithm::SlidingLog => Quota::per_second(1_000).algorithm(algorithm).build()?,
         _ => benches::plenty(algorithm).build()?,
     })
-}
-
-fn report(name: &str, contestants: &[(&str, Turns)], floors: &[Floor]) -> bool {
-    let Some((_, first)) = contestants.first() else { return true };
-    println!("\n{name}");
-    println!("  {:28} {:>10} {:>7} {:>9} {:>9} {:>7}", "", "answers/s", "ratio", "p50 us", "p99 us", "ratio");
-    for (name, turns) in contestants {
-        println!(
-            "  {name:28} {:10.0} {:7.2} {:9.1} {:9.1} {:7.2}",
-            turns.median(rate),
-            turns.ratio_to(first, rate),
-            turns.median(|turn| at(turn, 0.5)),
-            turns.median(|turn| at(turn, 0.99)),
-            turns.ratio_to(first, |turn| at(turn, 0.5)),
-        );
-    }
-    let find = |name: &str| contestants.iter().find(|(known, _)| *known == name).map(|(_, turns)| turns);
-    let holds = floors.iter().map(|Floor { who, of, what, bound }| {
-        let (Some(own), Some(other)) = (find(who), find(of)) else { return false };
-        let (ratio, holds, word) = match what {
-            What::Rate => {
-                let ratio = own.ratio_to(other, rate);
-                (ratio, ratio >= *bound, "answers per second, at least")
-            }
-            What::Median => {
-                let ratio = own.ratio_to(other, |turn| at(turn, 0.5));
-                (ratio, ratio <= *bound, "median latency, at most")
-            }
-        };
-        let verdict = if holds { "pass" } else { "MISSED" };
-        println!("  {who} of {of}: {ratio:.2}, {word} {bound}: {verdict}");
-        holds
-    });
-    holds.fold(true, |all, holds| all & holds)
-}
-
-fn rate(turn: &Turn) -> f64 {
-    turn.rate
-}
-
-/// The latency that this share of the answers did not pass, in us.
-fn at(turn: &Turn, share: f64) -> f64 {
-    float(turn.latency.value_at_quantile(share)) / 1_000.0
 }

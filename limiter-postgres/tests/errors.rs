@@ -1,0 +1,281 @@
+//! Every row of the error table, reached on a real server: what it is called, and whether it may have been recorded.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{ask, check, fresh, is, migrated, patient, session, sql, start, taken, until_answered};
+use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
+use limiter_postgres::Postgres;
+use limiter_testkit::{Direction, Proxy, servers};
+use std::time::{Duration, Instant};
+
+const TEN: &str = "10/day";
+
+async fn refused(postgres: &Postgres) -> BackendError {
+    ask(postgres, TEN, "a").await.expect_err("a refusal")
+}
+
+/// After a refusal that is not applied: nothing more is taken once the cause is gone.
+async fn took_only(postgres: &Postgres, expected: u64) {
+    until_answered(postgres, TEN, "b", Duration::from_secs(10)).await;
+    assert_eq!(taken(postgres, TEN, "a").await, expected);
+}
+
+/// A store whose user is not the server's owner.
+fn as_user(server: &servers::Postgres, user: &str) -> Postgres {
+    patient(server.url().replace("limiter@", &format!("{user}@"))).build().expect("a store")
+}
+
+/// Holds the rows of keys until the session ends.
+async fn holds(server: &servers::Postgres, like: &str) -> tokio_postgres::Client {
+    let holder = session(server).await;
+    let statement = format!(
+        "BEGIN; SELECT 1 FROM rate_limits WHERE convert_from(key, 'UTF8') LIKE '%{like}' FOR UPDATE"
+    );
+    holder.batch_execute(&statement).await.expect("locks");
+    holder
+}
+
+#[tokio::test]
+async fn a_locked_row_fails_alone() {
+    let (server, postgres) = fresh().await;
+    for key in ["a", "b", "c"] {
+        let _ = ask(&postgres, TEN, key).await.expect("an answer");
+    }
+    let holder = holds(&server, ":a").await;
+    let until = tokio::time::Instant::now() + Duration::from_millis(600);
+    let one = |key, cost| Request::one(check(TEN, key, cost)).expect("a request").with_deadline(until);
+    let both = Request::new([check(TEN, "a", 1), check(TEN, "c", 1)]).expect("a request").with_deadline(until);
+    let batch = [one("b", 1), one("a", 1), one("new", 1), one("a", 2), both, one("c", 1), one("b", 1)];
+    let asked = Instant::now();
+    let answers = postgres.decide(&batch).await;
+    assert!(asked.elapsed() < Duration::from_millis(900), "{:?}", asked.elapsed());
+    for stuck in [1, 3, 4] {
+        let error = answers[stuck].as_ref().expect_err("an answer without the row");
+        assert_eq!(error.effect(), Effect::NotApplied, "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Contention | ErrorKind::Timeout), "{error}");
+    }
+    is(answers[1].as_ref().expect_err("no answer"), ErrorKind::Contention, Effect::NotApplied, "55P03");
+    for free in [0, 2, 5, 6] {
+        assert!(answers[free].as_ref().is_ok_and(limiter_core::Verdict::allowed), "{free}: {answers:?}");
+    }
+    holder.batch_execute("ROLLBACK").await.expect("locks that go");
+    for (key, expected) in [("a", 1), ("b", 3), ("c", 2), ("new", 1)] {
+        assert_eq!(taken(&postgres, TEN, key).await, expected, "of {key}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_freed_in_time_is_no_error() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    let holder = holds(&server, ":a").await;
+    let freed = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        holder.batch_execute("ROLLBACK").await.expect("locks that go");
+    });
+    // The first attempt waits a third of the two seconds, the second what is left.
+    assert!(ask(&postgres, TEN, "a").await.expect("an answer").allowed());
+    freed.await.expect("a task");
+    assert_eq!(taken(&postgres, TEN, "a").await, 2);
+}
+
+#[tokio::test]
+async fn a_cancelled_statement() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    let _holder = holds(&server, ":a").await;
+    let cancelling = tokio::task::spawn_blocking(move || {
+        while sql(&server, "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'") == "0" {}
+        server
+    });
+    is(&refused(&postgres).await, ErrorKind::Timeout, Effect::NotApplied, "57014");
+    let server = cancelling.await.expect("a thread");
+    sql(&server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    took_only(&postgres, 1).await;
+}
+
+#[tokio::test]
+async fn a_slow_statement_is_ended_by_the_server() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    sql(&server, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(9); RETURN NEW; END $$; \
+                  CREATE TRIGGER slow BEFORE UPDATE ON rate_limits FOR EACH ROW EXECUTE FUNCTION slow()");
+    let asked = Instant::now();
+    let until = tokio::time::Instant::now() + Duration::from_millis(400);
+    let request = common::request(TEN, "a").with_deadline(until);
+    let error = common::answer(&postgres, &request).await.expect_err("no answer");
+    is(&error, ErrorKind::Timeout, Effect::NotApplied, "57014");
+    assert!(asked.elapsed() < Duration::from_millis(400), "its caller had given up: {:?}", asked.elapsed());
+    sql(&server, "DROP TRIGGER slow ON rate_limits");
+    took_only(&postgres, 1).await;
+}
+
+#[tokio::test]
+async fn a_serialization_failure_and_a_deadlock() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    // As the server would say it; once, it goes unnoticed.
+    for (code, times, is_noticed) in [("40001", 1, false), ("40P01", 1, false), ("40001", 2, true), ("40P01", 2, true)] {
+        sql(&server, &format!("DROP SEQUENCE IF EXISTS failures; CREATE SEQUENCE failures; \
+            CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+            IF nextval('failures') <= {times} THEN RAISE EXCEPTION 'bent' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$; \
+            CREATE OR REPLACE TRIGGER fail BEFORE UPDATE ON rate_limits FOR EACH ROW EXECUTE FUNCTION fail()"));
+        let before = taken(&postgres, TEN, "a").await;
+        let answer = ask(&postgres, TEN, "a").await;
+        if is_noticed {
+            is(&answer.expect_err("two failures"), ErrorKind::Contention, Effect::NotApplied, code);
+        } else {
+            assert!(answer.expect("an answer at the second attempt").allowed());
+        }
+        assert_eq!(taken(&postgres, TEN, "a").await, before + u64::from(!is_noticed), "{code} {times}");
+    }
+}
+
+#[tokio::test]
+async fn too_many_connections() {
+    let server = servers::Postgres::builder()
+        .config("max_connections", "5")
+        .config("superuser_reserved_connections", "3")
+        .start()
+        .unwrap_or_else(|error| panic!("{error}"));
+    migrated(patient(server.url())).await;
+    sql(&server, "CREATE ROLE app LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app");
+    let url = server.url().replace("limiter@", "app@");
+    let mut others = Vec::new();
+    let error = loop {
+        let postgres = patient(url.clone()).build().expect("a store");
+        match ask(&postgres, TEN, "a").await {
+            Ok(_) => others.push(postgres),
+            Err(error) => break error,
+        }
+        assert!(others.len() < 10, "never too many");
+    };
+    is(&error, ErrorKind::Unavailable, Effect::NotApplied, "53300");
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_may_have_recorded() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    let _holder = holds(&server, ":a").await;
+    let ending = tokio::task::spawn_blocking(move || {
+        while sql(&server, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'") == "0" {}
+        server
+    });
+    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::Unknown, "57P01");
+    let server = ending.await.expect("a thread");
+    sql(&server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    // The next caller has a new connection.
+    assert!(ask(&postgres, TEN, "b").await.expect("an answer").allowed());
+}
+
+#[tokio::test]
+async fn a_crash_of_another_session_and_the_start_after_it() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    // The server ends all sessions where one crashed, and recovers.
+    let pid = sql(&server, "SELECT pid FROM pg_stat_activity WHERE application_name = 'limiter-postgres' LIMIT 1");
+    let _holder = holds(&server, ":a").await;
+    let crash = tokio::task::spawn_blocking(move || {
+        while sql(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "0" {}
+        let other = sql(&server, "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction'");
+        assert_ne!(other, pid);
+        let killed = std::process::Command::new("kill").args(["-KILL", &other]).status();
+        assert!(killed.is_ok_and(|status| status.success()));
+        server
+    });
+    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::Unknown, "57P02");
+    let _server = crash.await.expect("a thread");
+    let mut seen = Vec::new();
+    let began = Instant::now();
+    while let Err(error) = ask(&postgres, TEN, "b").await {
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error}");
+        seen.push(error.to_string());
+        assert!(began.elapsed() < Duration::from_secs(20), "{seen:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(seen.iter().any(|error| error.contains("57P03")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_read_only_server() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    sql(&server, "ALTER ROLE limiter SET default_transaction_read_only = on");
+    let postgres = patient(server.url()).build().expect("a store with new sessions");
+    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::NotApplied, "25006");
+    server.sql("SET default_transaction_read_only = off; ALTER ROLE limiter RESET default_transaction_read_only")
+        .unwrap_or_else(|error| panic!("{error}"));
+    // The connection was given up with its setting.
+    took_only(&postgres, 1).await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused() {
+    let server = start();
+    sql(&server, "ALTER SYSTEM SET password_encryption = 'scram-sha-256'; SELECT pg_reload_conf()");
+    sql(&server, "CREATE ROLE app LOGIN PASSWORD 'right7'");
+    let hba = server.folder().join("data/pg_hba.conf");
+    std::fs::write(&hba, "local all limiter trust\nhost all limiter 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        .expect("a file of the server");
+    sql(&server, "SELECT pg_reload_conf()");
+    migrated(patient(server.url())).await;
+    for (login, code) in [("app:wrong-canary", "28P01"), ("nobody:wrong-canary", "28P01")] {
+        let postgres = as_user(&server, login);
+        let error = refused(&postgres).await;
+        is(&error, ErrorKind::Config, Effect::NotApplied, code);
+        let shown = format!("{error} {error:?} {:?} {postgres:?}", std::error::Error::source(&error));
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+    let url = server.url().replace("limiter@", "app:right7@").replace("/postgres", "/nowhere");
+    let postgres = patient(url).build().expect("a store");
+    is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "3D000");
+}
+
+#[tokio::test]
+async fn no_permission_and_no_schema() {
+    let (server, _) = fresh().await;
+    sql(&server, "CREATE ROLE app LOGIN");
+    let postgres = as_user(&server, "app");
+    is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "42501");
+    sql(&server, "DROP TABLE rate_limits");
+    let postgres = patient(server.url()).build().expect("a store");
+    is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "42P01");
+    let postgres = patient(server.url()).table("other").build().expect("a store");
+    is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "42883");
+}
+
+#[tokio::test]
+async fn refused_and_reset_after_it_was_sent() {
+    let (server, _) = fresh().await;
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let url = server.url().replace(&server.addr().to_string(), &proxy.addr().to_string());
+    proxy.refuse();
+    let postgres = patient(url).build().expect("a store");
+    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::NotApplied, "connection refused");
+    proxy.heal();
+    until_answered(&postgres, TEN, "b", Duration::from_secs(5)).await;
+    // The reply is cut, and what was asked is recorded.
+    proxy.cut_reply_after(0);
+    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::Unknown, "");
+    took_only(&postgres, 1).await;
+    // It does not come at all.
+    proxy.blackhole(Direction::ToClient);
+    is(&refused(&postgres).await, ErrorKind::Timeout, Effect::Unknown, "no reply in time");
+    proxy.heal();
+    took_only(&postgres, 2).await;
+}
+
+#[tokio::test]
+async fn a_request_that_no_trip_carries_and_one_that_is_late() {
+    let (_server, postgres) = fresh().await;
+    let many = (0..4_097).map(|i| check(TEN, &i.to_string(), 1));
+    let error = common::answer(&postgres, &Request::new(many).expect("a request")).await.expect_err("too many");
+    is(&error, ErrorKind::Config, Effect::NotApplied, "4097 checks are above 4096");
+    let late = common::request(TEN, "a").with_deadline(tokio::time::Instant::now());
+    is(&common::answer(&postgres, &late).await.expect_err("too late"), ErrorKind::Timeout, Effect::NotApplied, "before it was sent");
+    assert_eq!(taken(&postgres, TEN, "a").await, 0);
+}
