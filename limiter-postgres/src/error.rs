@@ -92,7 +92,7 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: &tokio_postgr
         (Some(answer), _) => format!("the server answered {}: {}", answer.code().code(), answer.message()),
         (None, Some(io)) => format!("the connection failed: {}", io.kind()),
         (None, None) if error.is_closed() => "the connection was closed".to_owned(),
-        (None, None) => "the driver failed".to_owned(),
+        (None, None) => "the driver could not go on: no TLS where it is asked for, no such setting".to_owned(),
     };
     let failed = BackendError::new(class.kind, class.effect, NAME, operation, message);
     match io_error(error) {
@@ -107,8 +107,8 @@ pub(crate) fn unconnected(error: &PoolError<tokio_postgres::Error>) -> BackendEr
         PoolError::Backend(error) => {
             let class = Class { effect: Effect::NotApplied, ..classify(error) };
             // A handshake that fails by itself, as one with a wrong certificate does, will go on failing.
-            let is_refused = error.code().is_some() || io_error(error).is_none_or(is_of_the_network);
-            let kind = if is_refused { class.kind } else { ErrorKind::Config };
+            let is_away = error.is_closed() || io_error(error).is_some_and(is_of_the_network);
+            let kind = if error.code().is_some() || is_away { class.kind } else { ErrorKind::Config };
             failed("connect", Class { kind, ..class }, error)
         }
         PoolError::Timeout(TimeoutType::Wait) => {
@@ -125,7 +125,8 @@ pub(crate) fn unconnected(error: &PoolError<tokio_postgres::Error>) -> BackendEr
 
 /// What the system says of a host that is away, and not a library of what it read there.
 fn is_of_the_network(error: &io::Error) -> bool {
-    error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof
+    error.raw_os_error().is_some()
+        || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::TimedOut)
 }
 
 /// No answer in time, to what was sent.

@@ -60,6 +60,15 @@ impl Names<'_> {
         format!("{}.{}", identifier(self.schema), identifier(&format!("{}{suffix}", self.table)))
     }
 
+    /// What a function's body stands between, which no name may hold.
+    fn body(&self) -> String {
+        let mut tag = "$body".to_owned();
+        while self.schema.contains(&tag) || self.table.contains(&tag) {
+            tag.push('y');
+        }
+        tag + "$"
+    }
+
     fn literal(&self, suffix: &str) -> String {
         literal(&self.quoted(suffix))
     }
@@ -124,6 +133,7 @@ fn value(place: &str, names: &Names<'_>, durability: Durability) -> String {
         "table_name" => names.literal(""),
         "log_name" => names.literal("_log"),
         "log_ids_name" => names.literal("_log_ids"),
+        "body" => names.body(),
         "version" => VERSION.to_string(),
         "unlogged" => if is_logged { "" } else { "UNLOGGED" }.to_owned(),
         "logged" => if is_logged { "LOGGED" } else { "UNLOGGED" }.to_owned(),

@@ -2,9 +2,9 @@
 BEGIN;
 SET LOCAL check_function_bodies = off;
 SELECT pg_advisory_xact_lock(hashtextextended({lock}, 0));
-DO $do$ BEGIN
+DO {body} BEGIN
   -- CREATE SCHEMA needs a permission even if there is one.
   IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = {schema_literal}) THEN
     CREATE SCHEMA {schema};
   END IF;
-END $do$;
+END {body};

@@ -18,7 +18,7 @@ RETURNS bigint[] LANGUAGE plpgsql
 -- A plan that was made while the table was small stays right: each key is looked up.
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $decide$
+AS {body}
 #variable_conflict use_variable
 DECLARE
   -- The states of the keys, when they expire, where their rows are, and whether they are to be written.
@@ -113,4 +113,4 @@ BEGIN
   END IF;
   RETURN answers;
 END
-$decide$;
+{body};

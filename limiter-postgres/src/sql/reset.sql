@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION {reset}(wait text, durable text, keys bytea[])
 RETURNS bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-AS $reset$
+AS {body}
 DECLARE
   deleted bigint;
 BEGIN
@@ -13,4 +13,4 @@ BEGIN
   GET DIAGNOSTICS deleted = ROW_COUNT;
   RETURN deleted;
 END
-$reset$;
+{body};

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS {meta} (
   log_page bigint NOT NULL DEFAULT 0
 );
 
-DO $do$ BEGIN
+DO {body} BEGIN
   IF EXISTS (SELECT FROM {meta} WHERE version > {version}) THEN
     RAISE EXCEPTION 'the schema is of a newer version than {version}' USING ERRCODE = '42P16';
   END IF;
@@ -44,4 +44,4 @@ DO $do$ BEGIN
     ALTER TABLE {table} SET {logged};
     ALTER TABLE {log} SET {logged};
   END IF;
-END $do$;
+END {body};

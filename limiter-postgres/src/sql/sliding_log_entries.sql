@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION {look_log}(
   newest bigint, sum bigint, log_id bigint, now bigint, n bigint, cnt bigint, quota_limit bigint, quota_window bigint,
   OUT granted bigint, OUT r1 bigint, OUT r2 bigint, OUT r3 bigint, OUT r4 bigint
 )
-LANGUAGE plpgsql AS $look_log$
+LANGUAGE plpgsql AS {body}
 #variable_conflict use_column
 DECLARE
   oldest record; entry record;
@@ -46,13 +46,13 @@ BEGIN
     r4 := high;
   END IF;
 END
-$look_log$;
+{body};
 
 -- Adds an entry, on a reading whose newest entry is that given; the number of the log's entries.
 CREATE OR REPLACE FUNCTION {take_log}(
   sum bigint, log_id bigint, deciding bigint, newest bigint, m bigint, quota_window bigint, expiry bigint
 )
-RETURNS bigint LANGUAGE plpgsql AS $take_log$
+RETURNS bigint LANGUAGE plpgsql AS {body}
 #variable_conflict use_column
 BEGIN
   IF log_id = 0 THEN
@@ -70,4 +70,4 @@ BEGIN
   END IF;
   RETURN log_id;
 END
-$take_log$;
+{body};

@@ -2,7 +2,7 @@
 -- reached the ends of both tables. Waits for no one: what is locked is left for the next time, and a step that finds
 -- another under way does nothing.
 CREATE OR REPLACE FUNCTION {sweep}(pages int DEFAULT 128, OUT deleted bigint, OUT is_last boolean)
-LANGUAGE plpgsql AS $sweep$
+LANGUAGE plpgsql AS {body}
 #variable_conflict use_variable
 DECLARE
   clock bigint := (date_part('epoch', clock_timestamp()) * 1000000)::bigint;
@@ -35,4 +35,4 @@ BEGIN
     page = CASE WHEN is_last THEN 0 ELSE least(begins + pages, ends) END,
     log_page = CASE WHEN is_last THEN 0 ELSE least(log_begins + pages, log_ends) END;
 END
-$sweep$;
+{body};
