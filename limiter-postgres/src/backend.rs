@@ -1,4 +1,4 @@
-use crate::batch::{Batch, MAX_CHECKS, MAX_REQUESTS, Packed};
+use crate::batch::{Batch, Buckets, MAX_CHECKS, MAX_REQUESTS, Packed, Taken};
 use crate::builder::{ConfigError, Durability, PostgresBuilder};
 use crate::error::{NAME, malformed, unsent};
 use crate::schema::Schema;
@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
 /// Limits in PostgreSQL. Clones share one.
 ///
@@ -129,26 +130,48 @@ impl Inner {
     ) -> Result<Vec<Result<Verdict, BackendError>>, Failure> {
         let mut batch = Batch::pack(requests)?;
         let patience = Patience { deadline: batch.first_deadline(), ..patience };
-        let Packed { keys, locked, quotas, requests } = std::mem::take(&mut batch.packed);
-        let call = Call {
-            operation: "decide",
-            text: Arc::clone(&self.schema.decide),
-            arguments: vec![
-                Argument::Lock,
-                Argument::Text(self.durability.synchronous_commit()),
+        let Packed { buckets, keys, locked, quotas, requests } = std::mem::take(&mut batch.packed);
+        if let Some(Buckets { ats, counts, steps, rooms }) = buckets {
+            let arguments = vec![
+                Argument::Keys(keys),
+                Argument::BigInts(ats),
+                Argument::BigInts(counts),
+                Argument::BigInts(steps),
+                Argument::BigInts(rooms),
                 Argument::BigInt(self.grace),
                 Argument::BigInt(self.horizon),
-                Argument::Keys(keys),
-                Argument::Int(locked),
                 Argument::BigInts(quotas),
                 Argument::BigInts(requests),
-            ],
-            may_go_again,
-        };
-        let row = self.server.row(call, patience).await?;
+            ];
+            let text = Arc::clone(&self.schema.take);
+            let row = self.server.row(Call { operation: "decide", text, arguments, may_go_again }, patience).await?;
+            let taken = taken(&row).map_err(|_| malformed())?;
+            return Ok(batch.verdicts_of_taken(taken).ok_or_else(malformed)?);
+        }
+        let arguments = vec![
+            Argument::BigInt(self.grace),
+            Argument::BigInt(self.horizon),
+            Argument::Keys(keys),
+            Argument::Int(locked),
+            Argument::BigInts(quotas),
+            Argument::BigInts(requests),
+        ];
+        let text = Arc::clone(&self.schema.decide);
+        let row = self.server.row(Call { operation: "decide", text, arguments, may_go_again }, patience).await?;
         let reply: Vec<i64> = row.try_get(0).map_err(|_| malformed())?;
         Ok(batch.verdicts(reply).ok_or_else(malformed)?)
     }
+}
+
+fn taken(row: &Row) -> Result<Taken, tokio_postgres::Error> {
+    let numbers = |column| row.try_get::<_, Option<Vec<i64>>>(column).map(Option::unwrap_or_default);
+    Ok(Taken {
+        entries: numbers(0)?,
+        granted: numbers(1)?,
+        ats: numbers(2)?,
+        full_ats: numbers(3)?,
+        others: row.try_get(4)?,
+    })
 }
 
 #[async_trait]
@@ -198,8 +221,6 @@ impl Backend for Postgres {
                 operation: "reset",
                 text: Arc::clone(&self.inner.schema.reset),
                 arguments: vec![
-                    Argument::Lock,
-                    Argument::Text(self.inner.durability.synchronous_commit()),
                     Argument::Keys(keys.iter().map(StorageKey::to_bytes).collect()),
                 ],
                 may_go_again: false,

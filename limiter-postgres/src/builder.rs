@@ -220,7 +220,12 @@ impl PostgresBuilder {
             }
             Source::Pool(pool) => Pool::ready(pool, self.connect_timeout),
         };
-        let server = Server { pool: Arc::new(pool), prepared: self.prepared, timeout: self.timeout };
+        let server = Server {
+            pool: Arc::new(pool),
+            prepared: self.prepared,
+            timeout: self.timeout,
+            synchronous_commit: self.durability.synchronous_commit(),
+        };
         Ok(Postgres {
             inner: Arc::new(Inner {
                 server,

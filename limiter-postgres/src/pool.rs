@@ -2,6 +2,7 @@
 
 use crate::error::{unconnected, unsent};
 use crate::finish::Finish;
+use crate::server::{Limits, Settings};
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleResult, TimeoutType, Timeouts};
 use deadpool_postgres::ClientWrapper;
@@ -133,7 +134,7 @@ pub(crate) struct Manager {
 pub(crate) struct Session {
     client: ClientWrapper,
     /// `None`: its next transaction may be on another session of the server.
-    statement_timeout: Option<AtomicU64>,
+    limits: Option<AtomicU64>,
 }
 
 impl managed::Manager for Manager {
@@ -142,7 +143,7 @@ impl managed::Manager for Manager {
 
     async fn create(&self) -> Result<Session, tokio_postgres::Error> {
         let client = managed::Manager::create(&self.inner).await?;
-        Ok(Session { client, statement_timeout: self.keeps_sessions.then(AtomicU64::default) })
+        Ok(Session { client, limits: self.keeps_sessions.then(AtomicU64::default) })
     }
 
     async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<tokio_postgres::Error> {
@@ -171,21 +172,28 @@ pub(crate) enum Around {
 }
 
 impl Connection {
-    /// What makes the statement that is sent next end after so many ms.
-    pub(crate) fn limited(&self, millis: u64) -> Around {
+    /// What makes these settings hold for the statement that is sent next.
+    pub(crate) fn with(&self, settings: &Settings) -> Around {
+        let Settings { limits: Limits { statement, lock }, synchronous_commit } = *settings;
         let session = match self {
-            Self::Own(session) => session.statement_timeout.as_ref(),
+            Self::Own(session) => session.limits.as_ref(),
             Self::Ready(_) => None,
         };
-        match session.map(|known| known.swap(millis, Ordering::Relaxed)) {
-            Some(known) if known == millis => Around::Nothing,
+        let limits = |set: &str| format!("{set} statement_timeout = {statement}; {set} lock_timeout = {lock}");
+        let commit = |set: &str| format!("{set} synchronous_commit = {synchronous_commit}");
+        let new = statement << 32 | lock;
+        match session.map(|known| known.swap(new, Ordering::Relaxed)) {
+            Some(known) if known == new => Around::Nothing,
             Some(0) => Around::Session(format!(
-                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-                 SET statement_timeout = {millis}"
+                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; {}; {}",
+                commit("SET"),
+                limits("SET")
             )),
-            Some(_) => Around::Session(format!("SET statement_timeout = {millis}")),
+            Some(_) => Around::Session(limits("SET")),
             None => Around::Transaction(format!(
-                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {millis}"
+                "BEGIN ISOLATION LEVEL READ COMMITTED; {}; {}",
+                commit("SET LOCAL"),
+                limits("SET LOCAL")
             )),
         }
     }

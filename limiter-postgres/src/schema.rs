@@ -13,6 +13,7 @@ const LONGEST_SUFFIX: &str = "_look_log";
 /// The statements that are sent, and the script that makes what they name.
 #[derive(Debug)]
 pub(crate) struct Schema {
+    pub(crate) take: Arc<str>,
     pub(crate) decide: Arc<str>,
     pub(crate) reset: Arc<str>,
     pub(crate) sweep: Arc<str>,
@@ -27,8 +28,9 @@ impl Schema {
         check("table", table, MAX_NAME - LONGEST_SUFFIX.len())?;
         let names = Names { schema, table };
         Ok(Self {
-            decide: format!("SELECT {}($1, $2, $3, $4, $5, $6, $7, $8)", names.quoted("_decide")).into(),
-            reset: format!("SELECT {}($1, $2, $3)", names.quoted("_reset")).into(),
+            take: filled(include_str!("sql/take.sql"), &names, durability).into(),
+            decide: format!("SELECT {}($1, $2, $3, $4, $5, $6)", names.quoted("_decide")).into(),
+            reset: format!("SELECT {}($1)", names.quoted("_reset")).into(),
             sweep: format!("SELECT deleted, is_last FROM {}($1)", names.quoted("_sweep")).into(),
             version: format!("SELECT max(version) FROM {}", names.quoted("_meta")).into(),
             persistence: format!(
@@ -109,10 +111,13 @@ fn script(names: &Names<'_>, durability: Durability) -> String {
     ]
     .join("\n");
     let head = include_str!("sql/begin.sql");
-    // Names last and at once: what a user chose is not looked into for more.
-    let mut filled = String::with_capacity(2 * body.len());
-    let whole = format!("{head}\n{body}\nCOMMIT;\n");
-    let mut rest = whole.as_str();
+    filled(&format!("{head}\n{body}\nCOMMIT;\n"), names, durability)
+}
+
+/// Names in their places, at once: what a user chose is not looked into for more.
+fn filled(text: &str, names: &Names<'_>, durability: Durability) -> String {
+    let mut filled = String::with_capacity(2 * text.len());
+    let mut rest = text;
     while let Some(open) = rest.find('{') {
         let close = rest[open..].find('}').map_or(rest.len(), |length| open + length);
         filled.push_str(&rest[..open]);
@@ -134,6 +139,7 @@ fn value(place: &str, names: &Names<'_>, durability: Durability) -> String {
         "log_name" => names.literal("_log"),
         "log_ids_name" => names.literal("_log_ids"),
         "body" => names.body(),
+        "clock" => "(date_part('epoch', clock_timestamp()) * 1000000)::bigint".to_owned(),
         "version" => VERSION.to_string(),
         "unlogged" => if is_logged { "" } else { "UNLOGGED" }.to_owned(),
         "logged" => if is_logged { "LOGGED" } else { "UNLOGGED" }.to_owned(),

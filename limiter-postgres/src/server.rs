@@ -18,6 +18,14 @@ pub(crate) struct Server {
     /// Whether statements are prepared, once per connection.
     pub(crate) prepared: bool,
     pub(crate) timeout: Duration,
+    pub(crate) synchronous_commit: &'static str,
+}
+
+/// What holds for a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) synchronous_commit: &'static str,
 }
 
 /// When to give up.
@@ -65,12 +73,9 @@ pub(crate) struct Call {
     pub(crate) may_go_again: bool,
 }
 
-/// An argument. The driver's own trait is not sent between tasks as it is.
+/// An argument.
 #[derive(Debug)]
 pub(crate) enum Argument {
-    /// The time to wait for locks, which is known when the statement is sent.
-    Lock,
-    Text(&'static str),
     Int(i32),
     BigInt(i64),
     BigInts(Vec<i64>),
@@ -78,10 +83,8 @@ pub(crate) enum Argument {
 }
 
 impl Argument {
-    fn typed<'a>(&'a self, lock: &'a String) -> (&'a (dyn ToSql + Sync), Type) {
+    fn typed(&self) -> (&(dyn ToSql + Sync), Type) {
         match self {
-            Self::Lock => (lock, Type::TEXT),
-            Self::Text(text) => (text, Type::TEXT),
             Self::Int(number) => (number, Type::INT4),
             Self::BigInt(number) => (number, Type::INT8),
             Self::BigInts(numbers) => (numbers, Type::INT8_ARRAY),
@@ -128,7 +131,8 @@ impl Server {
         }
         let limits = Limits::within(left, call.may_go_again);
         let (prepared, give_up) = (self.prepared, patience.give_up);
-        Finish::new(exchange(connection, call, limits, prepared, give_up)).await
+        let settings = Settings { limits, synchronous_commit: self.synchronous_commit };
+        Finish::new(exchange(connection, call, settings, prepared, give_up)).await
     }
 
     /// Runs statements that answer nothing.
@@ -158,12 +162,11 @@ impl Server {
 async fn exchange(
     connection: Connection,
     call: Call,
-    limits: Limits,
+    settings: Settings,
     prepared: bool,
     give_up: Instant,
 ) -> Result<Vec<Row>, Failure> {
-    let lock = format!("{}ms", limits.lock);
-    let (values, types): (Vec<_>, Vec<_>) = call.arguments.iter().map(|argument| argument.typed(&lock)).unzip();
+    let (values, types): (Vec<_>, Vec<_>) = call.arguments.iter().map(Argument::typed).unzip();
     let statement = if prepared {
         match timeout_at(give_up, connection.prepare_typed_cached(&call.text, &types)).await {
             Ok(Ok(statement)) => Some(statement),
@@ -189,7 +192,7 @@ async fn exchange(
             }
         }
     };
-    let around = connection.limited(limits.statement);
+    let around = connection.with(&settings);
     let answer = match timeout_at(give_up, send(&connection, around, query)).await {
         Ok(answer) => answer,
         Err(_elapsed) => {

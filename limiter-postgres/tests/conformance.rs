@@ -16,7 +16,8 @@ fn url() -> String {
 /// The cases are run side by side, on a machine that may be busy.
 async fn migrated(builder: PostgresBuilder) -> Postgres {
     let patient = Duration::from_secs(20);
-    let postgres = builder.timeout(patient).connect_timeout(patient).build().expect("a store");
+    let builder = builder.connections(4).timeout(patient).connect_timeout(patient);
+    let postgres = builder.build().expect("a store");
     postgres.migrate().await.expect("a schema");
     postgres
 }

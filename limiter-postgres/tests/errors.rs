@@ -244,7 +244,8 @@ async fn no_permission_and_no_schema() {
     let postgres = patient(server.url()).build().expect("a store");
     is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "42P01");
     let postgres = patient(server.url()).table("other").build().expect("a store");
-    is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "42883");
+    let error = ask(&postgres, "10/day fixed-window", "a").await.expect_err("no function");
+    is(&error, ErrorKind::Config, Effect::NotApplied, "42883");
 }
 
 #[tokio::test]

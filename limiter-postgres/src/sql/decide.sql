@@ -3,16 +3,15 @@
 -- All rows that may be written are locked first, in key order, absent ones created; only then is the clock read, every
 -- state read, and each decision made. Rows of peeks, and of costs that no wait makes fit, are read without a lock.
 --
--- wait     how long to wait for locks, such as '40ms'; durable: synchronous_commit of the transaction
 -- grace    us that a state is kept once it is reset; horizon: us, the least where an instant is given
 -- keys     each once; the first `locked` are to be locked, and in key order
 -- quotas   seven numbers each: which algorithm, and its numbers; see `look` of each
 -- requests at (us; below 0: this server's clock), count (how many equal ones in a row, of one check each), checks, then
 --          for each check: key, quota (both from 1), cost
+-- done     the places of requests that are answered already, and not to be decided; all rows are locked then
 -- Result   the clock, then for each request how many of its count were granted and, for each check, the reading
 CREATE OR REPLACE FUNCTION {decide}(
-  wait text, durable text, grace bigint, horizon bigint,
-  keys bytea[], locked int, quotas bigint[], requests bigint[]
+  grace bigint, horizon bigint, keys bytea[], locked int, quotas bigint[], requests bigint[], done bigint[] DEFAULT NULL
 )
 RETURNS bigint[] LANGUAGE plpgsql
 -- A plan that was made while the table was small stays right: each key is looked up.
@@ -29,21 +28,33 @@ DECLARE
   checks int; k int; pos int := 1; first int;
   granted bigint; fits bigint; r1 bigint; r2 bigint; r3 bigint; r4 bigint;
   start bigint; stood bigint; reset bigint;
+  place int := 0; is_done boolean[];
   stash bigint[]; answers bigint[] := ARRAY[0];
 BEGIN
-  PERFORM set_config('lock_timeout', wait, true), set_config('synchronous_commit', durable, true);
   IF locked > 0 THEN
     INSERT INTO {table} AS s (key, a, b, c, expires) SELECT u.k, 0, 0, 0, 0 FROM unnest(keys[1:locked]) AS u (k)
     ON CONFLICT (key) DO UPDATE SET a = s.a WHERE false;
   END IF;
-  clock := (date_part('epoch', clock_timestamp()) * 1000000)::bigint;
+  clock := {clock};
   answers[1] := clock;
   SELECT array_agg(coalesce(s.a, 0)), array_agg(coalesce(s.b, 0)), array_agg(coalesce(s.c, 0)),
     array_agg(coalesce(s.expires, 0)), array_agg(s.ctid), array_agg(false)
   INTO sa, sb, sc, expiry, tids, dirty
   FROM unnest(keys) AS u (k) LEFT JOIN {table} s ON s.key = u.k;
 
+  IF done IS NOT NULL THEN
+    is_done := array_fill(false, ARRAY[cardinality(keys)]);
+    FOR j IN 1..cardinality(done) LOOP
+      is_done[done[j]] := true;
+    END LOOP;
+  END IF;
+
   WHILE pos <= cardinality(requests) LOOP
+    place := place + 1;
+    IF is_done[place] THEN
+      pos := pos + 3 + 3 * requests[pos + 2];
+      CONTINUE;
+    END IF;
     at := requests[pos];
     granted := requests[pos + 1]; cnt := granted;
     checks := requests[pos + 2];

@@ -1,5 +1,5 @@
 -- Forgets the states of keys, locked in key order; entries of logs go with the sweep.
-CREATE OR REPLACE FUNCTION {reset}(wait text, durable text, keys bytea[])
+CREATE OR REPLACE FUNCTION {reset}(keys bytea[])
 RETURNS bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -7,7 +7,6 @@ AS {body}
 DECLARE
   deleted bigint;
 BEGIN
-  PERFORM set_config('lock_timeout', wait, true), set_config('synchronous_commit', durable, true);
   PERFORM 1 FROM unnest(keys) AS u (k) JOIN {table} s ON s.key = u.k ORDER BY s.key FOR UPDATE OF s;
   DELETE FROM {table} s USING unnest(keys) AS u (k) WHERE s.key = u.k;
   GET DIAGNOSTICS deleted = ROW_COUNT;

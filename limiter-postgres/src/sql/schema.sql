@@ -6,7 +6,11 @@ CREATE {unlogged} TABLE IF NOT EXISTS {table} (
   b bigint NOT NULL,
   c bigint NOT NULL,
   -- us since the epoch, from which on the row may be deleted
-  expires bigint NOT NULL
+  expires bigint NOT NULL,
+  -- What `take` hands to its own reply
+  at bigint NOT NULL DEFAULT 0,
+  granted bigint NOT NULL DEFAULT 0,
+  entry bigint NOT NULL DEFAULT 0
 ) WITH (
   fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1,
   autovacuum_analyze_scale_factor = 0.2, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off

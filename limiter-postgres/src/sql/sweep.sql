@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION {sweep}(pages int DEFAULT 128, OUT deleted bigint, OU
 LANGUAGE plpgsql AS {body}
 #variable_conflict use_variable
 DECLARE
-  clock bigint := (date_part('epoch', clock_timestamp()) * 1000000)::bigint;
+  clock bigint := {clock};
   begins bigint; log_begins bigint; ends bigint; log_ends bigint; more bigint;
   size bigint := current_setting('block_size')::bigint;
 BEGIN
