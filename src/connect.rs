@@ -47,7 +47,7 @@ struct Store {
     open: Option<fn(&str) -> Opened>,
 }
 
-const STORES: [Store; 2] = [
+const STORES: [Store; 3] = [
     Store { feature: "memory", schemes: &["memory"], open: MEMORY },
     Store {
         feature: "redis",
@@ -62,6 +62,7 @@ const STORES: [Store; 2] = [
         ],
         open: REDIS,
     },
+    Store { feature: "postgres", schemes: &["postgres", "postgresql"], open: POSTGRES },
 ];
 
 #[cfg(not(feature = "memory"))]
@@ -81,13 +82,20 @@ const REDIS: Option<fn(&str) -> Opened> = None;
 const REDIS: Option<fn(&str) -> Opened> =
     Some(|url| Ok(Arc::new(crate::Coalesce::new(crate::Redis::connect(url)?, crate::CoalesceConfig::new()))));
 
+#[cfg(not(feature = "postgres"))]
+const POSTGRES: Option<fn(&str) -> Opened> = None;
+#[cfg(feature = "postgres")]
+const POSTGRES: Option<fn(&str) -> Opened> = Some(|url| {
+    Ok(Arc::new(crate::Coalesce::new(crate::Postgres::connect(url)?, crate::CoalesceConfig::new())))
+});
+
 fn known() -> String {
     let schemes = STORES.iter().flat_map(|store| store.schemes).map(|scheme| format!("{scheme}://"));
     schemes.collect::<Vec<_>>().join(", ")
 }
 
 /// The backend that a URL names, with what makes it fast in front of it: `memory://`, the in-process store;
-/// `redis://..` and its kin, Redis behind [`Coalesce`](crate::Coalesce).
+/// `redis://..` and its kin and `postgres://..`, Redis and PostgreSQL behind [`Coalesce`](crate::Coalesce).
 ///
 /// Nothing is connected yet, so that a store which is down is no error here.
 ///
@@ -154,6 +162,14 @@ mod tests {
     #[cfg(feature = "redis")]
     fn redis_that_is_down_is_no_error_yet() {
         assert_eq!(connect("redis://127.0.0.1:1").map(|backend| backend.name()).unwrap(), "redis");
+    }
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn a_url_that_postgres_does_not_understand_is_refused_and_not_quoted() {
+        let shown = shown("postgres://user:secret@host:port");
+        assert!(shown.starts_with("postgres") && !shown.contains("secret"), "{shown}");
+        assert_eq!(connect("postgres://127.0.0.1:1").map(|backend| backend.name()).unwrap(), "postgres");
     }
 
     #[test]

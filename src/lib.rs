@@ -25,7 +25,8 @@
 //! |---|---|---|
 //! | `memory` | yes | [`Memory`], the in-process store, and `memory://` in [`connect`] |
 //! | `redis` | no | `Redis`, a server, a cluster or behind Sentinel, and `redis://`, `redis-cluster://`, `redis-sentinel://` in [`connect`] |
-//! | `tls` | no | `rediss://` and its kin, by rustls |
+//! | `postgres` | no | `Postgres`, and `postgres://` in [`connect`] |
+//! | `tls` | no | `rediss://` and its kin, and `postgres://..?sslmode=require`, by rustls |
 //! | `serde` | no | [`Quota`] in configuration, as text or as a table |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -40,6 +41,8 @@ pub use limiter_core::{
 };
 #[cfg(feature = "memory")]
 pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};
+#[cfg(feature = "postgres")]
+pub use limiter_postgres::{self as postgres, Durability, Postgres, PostgresBuilder, Sweeping};
 #[cfg(feature = "redis")]
 pub use limiter_redis::{self as redis, Redis, RedisBuilder};
 

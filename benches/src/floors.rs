@@ -25,7 +25,6 @@ impl Floor {
     }
 }
 
-
 #[derive(Clone, Copy, Debug)]
 enum What {
     /// Answers per second, at least.

@@ -144,7 +144,10 @@ impl Inner {
                 Argument::BigInts(requests),
             ];
             let text = Arc::clone(&self.schema.take);
-            let row = self.server.row(Call { operation: "decide", text, arguments, may_go_again }, patience).await?;
+            let row = self
+                .server
+                .row(Call { operation: "decide", text, arguments, may_go_again }, patience)
+                .await?;
             let taken = taken(&row).map_err(|_| malformed())?;
             return Ok(batch.verdicts_of_taken(taken).ok_or_else(malformed)?);
         }
@@ -157,7 +160,8 @@ impl Inner {
             Argument::BigInts(requests),
         ];
         let text = Arc::clone(&self.schema.decide);
-        let row = self.server.row(Call { operation: "decide", text, arguments, may_go_again }, patience).await?;
+        let row =
+            self.server.row(Call { operation: "decide", text, arguments, may_go_again }, patience).await?;
         let reply: Vec<i64> = row.try_get(0).map_err(|_| malformed())?;
         Ok(batch.verdicts(reply).ok_or_else(malformed)?)
     }
@@ -220,12 +224,14 @@ impl Backend for Postgres {
             let call = Call {
                 operation: "reset",
                 text: Arc::clone(&self.inner.schema.reset),
-                arguments: vec![
-                    Argument::Keys(keys.iter().map(StorageKey::to_bytes).collect()),
-                ],
+                arguments: vec![Argument::Keys(keys.iter().map(StorageKey::to_bytes).collect())],
                 may_go_again: false,
             };
-            self.inner.server.row(call, self.inner.server.patience(None)).await.map_err(|failure| failure.error)?;
+            self.inner
+                .server
+                .row(call, self.inner.server.patience(None))
+                .await
+                .map_err(|failure| failure.error)?;
         }
         Ok(())
     }

@@ -129,7 +129,8 @@ impl Packed {
         for (i, entry) in batch.entries().enumerate() {
             let [check] = entry.request.checks() else { return None };
             let [_, rem, denominator] = check.quota.interval_parts();
-            let is_bucket = matches!(check.quota.algorithm(), Algorithm::TokenBucket | Algorithm::LeakyBucket);
+            let is_bucket =
+                matches!(check.quota.algorithm(), Algorithm::TokenBucket | Algorithm::LeakyBucket);
             let may_fit = (1..=check.quota.capacity()).contains(&check.cost);
             // A permit of less than one us has a remainder.
             if !is_bucket || (rem, denominator) != (0, 1) || !may_fit {

@@ -92,7 +92,9 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: &tokio_postgr
         (Some(answer), _) => format!("the server answered {}: {}", answer.code().code(), answer.message()),
         (None, Some(io)) => format!("the connection failed: {}", io.kind()),
         (None, None) if error.is_closed() => "the connection was closed".to_owned(),
-        (None, None) => "the driver could not go on: no TLS where it is asked for, no such setting".to_owned(),
+        (None, None) => {
+            "the driver could not go on: no TLS where it is asked for, no such setting".to_owned()
+        }
     };
     let failed = BackendError::new(class.kind, class.effect, NAME, operation, message);
     match io_error(error) {

@@ -15,6 +15,44 @@
 //! # Ok(())
 //! # }
 //! ```
+//! Many callers' requests travel in one trip behind [`Coalesce`](limiter_core::Coalesce), which the facade's `connect` puts
+//! in front.
+//!
+//! # Versions
+//! Tested with PostgreSQL 15, and through pgbouncer 1.18 in transaction mode, where
+//! [`prepared(false)`](PostgresBuilder::prepared) is needed. The functions use nothing newer than PostgreSQL 14.
+//!
+//! # What a crash takes back
+//! What is lost admits at most one window or burst more per key. The choice is [`PostgresBuilder::durability`]:
+//!
+//! | | tables | a commit waits for the disk | a crash of the server forgets | a failover forgets |
+//! |---|---|---|---|---|
+//! | [`Full`](Durability::Full) | logged | yes | nothing that was answered | what the standby had not got, unless it is synchronous |
+//! | [`Asynchronous`](Durability::Asynchronous), the default | logged | no | the last moments: up to three times `wal_writer_delay`, 0.6 s | the same, and what the standby had not got |
+//! | [`Unlogged`](Durability::Unlogged) | unlogged | no | everything | everything: a standby has none of it |
+//!
+//! A limit is worth less than its decision's latency: what the last half a second took is back within one window or
+//! burst, once per crash. Waiting for the disk costs every trip what a crash costs once, and losing all limits at a crash,
+//! when callers come back all at once, costs most when it matters most. Hence the default.
+//!
+//! # What is kept
+//! A row per key, of five integers and the key, and for a sliding log a row per admission of the window in a second table;
+//! the files in `src/sql` say which state is what. A decision on a log is O(log L), up to the highest limit there is,
+//! [`Quota::MAX_LOG_LIMIT`](limiter_core::Quota::MAX_LOG_LIMIT). Rows outlive their states until a sweep:
+//! [`Postgres::sweep_every`] in the service, or `SELECT rate_limits_sweep()` by a scheduler such as pg_cron, which does one
+//! bounded step. Without either the tables grow with the keys. A sweep waits for nobody; a request for an expired key may
+//! wait for the step that is deleting it, some milliseconds.
+//!
+//! # Permissions
+//! Deciding needs `SELECT, INSERT, UPDATE, DELETE` on the tables, `USAGE` on the sequence, and `EXECUTE` on the
+//! functions, which everybody has by default. [`Postgres::migrate`] needs what creating them does.
+//! [`ready`](limiter_core::Backend::ready) says what is missing.
+//!
+//! # The schema
+//! What [`Postgres::migrate`] runs, under the default names; [`Postgres::migration`] has it under others. Safe to repeat.
+//! ```sql
+#![doc = include_str!("../migration.sql")]
+//! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;

@@ -76,15 +76,16 @@ impl Pool {
         let pool = Arc::clone(self);
         let wait = until.saturating_duration_since(Instant::now());
         let late = || unsent(ErrorKind::Timeout, operation, "no connection in time");
-        timeout_at(until, Finish::new(async move { pool.get(wait).await })).await.unwrap_or_else(|_| Err(late()))
+        timeout_at(until, Finish::new(async move { pool.get(wait).await }))
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
     async fn get(&self, wait: Duration) -> Result<Connection, BackendError> {
         let connect = self.connect_timeout;
         let made = match &self.source {
             Source::Own(pool) => {
-                let timeouts =
-                    Timeouts { wait: Some(wait), create: Some(connect), recycle: Some(connect) };
+                let timeouts = Timeouts { wait: Some(wait), create: Some(connect), recycle: Some(connect) };
                 pool.timeout_get(&timeouts).await.map(Connection::Own)
             }
             Source::Ready(pool) => match timeout(wait + connect, pool.get()).await {
@@ -146,7 +147,11 @@ impl managed::Manager for Manager {
         Ok(Session { client, limits: self.keeps_sessions.then(AtomicU64::default) })
     }
 
-    async fn recycle(&self, session: &mut Session, metrics: &Metrics) -> RecycleResult<tokio_postgres::Error> {
+    async fn recycle(
+        &self,
+        session: &mut Session,
+        metrics: &Metrics,
+    ) -> RecycleResult<tokio_postgres::Error> {
         self.inner.recycle(&mut session.client, metrics).await
     }
 
@@ -179,7 +184,8 @@ impl Connection {
             Self::Own(session) => session.limits.as_ref(),
             Self::Ready(_) => None,
         };
-        let limits = |set: &str| format!("{set} statement_timeout = {statement}; {set} lock_timeout = {lock}");
+        let limits =
+            |set: &str| format!("{set} statement_timeout = {statement}; {set} lock_timeout = {lock}");
         let commit = |set: &str| format!("{set} synchronous_commit = {synchronous_commit}");
         let new = statement << 32 | lock;
         match session.map(|known| known.swap(new, Ordering::Relaxed)) {

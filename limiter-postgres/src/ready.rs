@@ -30,7 +30,9 @@ pub(crate) async fn check(inner: &Inner) -> Result<(), BackendError> {
         Some(VERSION) => {}
         None => return Err(config("the schema is not there in full: call migrate()")),
         Some(version) if version < VERSION => {
-            return Err(config(&format!("the schema is of version {version}, below {VERSION}: call migrate()")));
+            return Err(config(&format!(
+                "the schema is of version {version}, below {VERSION}: call migrate()"
+            )));
         }
         Some(version) => {
             return Err(config(&format!(

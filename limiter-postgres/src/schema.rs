@@ -168,10 +168,23 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_are_refused() {
-        for (schema, table) in [("", "a"), ("a", ""), ("a", "b\0"), (&"a".repeat(64), "a"), ("a", &"a".repeat(55))] {
+        for (schema, table) in
+            [("", "a"), ("a", ""), ("a", "b\0"), (&"a".repeat(64), "a"), ("a", &"a".repeat(55))]
+        {
             assert!(Schema::new(schema, table, Durability::Full).is_err(), "{schema:?} {table:?}");
         }
         assert!(Schema::new(&"a".repeat(63), &"a".repeat(54), Durability::Full).is_ok());
+    }
+
+    /// `LIMITER_WRITE=1 cargo test -p limiter-postgres --lib` writes it anew.
+    #[test]
+    fn the_script_in_the_docs_is_what_is_run() {
+        let script = Schema::new("public", "rate_limits", Durability::default()).unwrap().script;
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/migration.sql");
+        if std::env::var_os("LIMITER_WRITE").is_some() {
+            std::fs::write(path, &script).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), script);
     }
 
     #[test]

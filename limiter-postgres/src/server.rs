@@ -117,7 +117,9 @@ impl Server {
     pub(crate) async fn row(&self, call: Call, patience: Patience) -> Result<Row, Failure> {
         let operation = call.operation;
         let rows = self.rows(call, patience).await?;
-        let none = || BackendError::new(ErrorKind::Unexpected, Effect::Unknown, crate::error::NAME, operation, "no row");
+        let none = || {
+            BackendError::new(ErrorKind::Unexpected, Effect::Unknown, crate::error::NAME, operation, "no row")
+        };
         Ok(rows.into_iter().next().ok_or_else(none)?)
     }
 
@@ -136,7 +138,12 @@ impl Server {
     }
 
     /// Runs statements that answer nothing.
-    pub(crate) async fn execute(&self, operation: &'static str, script: &str, within: Duration) -> Result<(), BackendError> {
+    pub(crate) async fn execute(
+        &self,
+        operation: &'static str,
+        script: &str,
+        within: Duration,
+    ) -> Result<(), BackendError> {
         let give_up = Instant::now() + within;
         let connection = self.pool.connection(operation, give_up).await?;
         let script = script.to_owned();
@@ -213,7 +220,9 @@ async fn send(
     let before = async {
         match &around {
             Around::Nothing => Ok(()),
-            Around::Session(settings) | Around::Transaction(settings) => connection.batch_execute(settings).await,
+            Around::Session(settings) | Around::Transaction(settings) => {
+                connection.batch_execute(settings).await
+            }
         }
     };
     let after = async {

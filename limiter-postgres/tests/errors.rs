@@ -29,9 +29,8 @@ fn as_user(server: &servers::Postgres, user: &str) -> Postgres {
 /// Holds the rows of keys until the session ends.
 async fn holds(server: &servers::Postgres, like: &str) -> tokio_postgres::Client {
     let holder = session(server).await;
-    let statement = format!(
-        "BEGIN; SELECT 1 FROM rate_limits WHERE convert_from(key, 'UTF8') LIKE '%{like}' FOR UPDATE"
-    );
+    let statement =
+        format!("BEGIN; SELECT 1 FROM rate_limits WHERE convert_from(key, 'UTF8') LIKE '%{like}' FOR UPDATE");
     holder.batch_execute(&statement).await.expect("locks");
     holder
 }
@@ -45,7 +44,8 @@ async fn a_locked_row_fails_alone() {
     let holder = holds(&server, ":a").await;
     let until = tokio::time::Instant::now() + Duration::from_millis(600);
     let one = |key, cost| Request::one(check(TEN, key, cost)).expect("a request").with_deadline(until);
-    let both = Request::new([check(TEN, "a", 1), check(TEN, "c", 1)]).expect("a request").with_deadline(until);
+    let both =
+        Request::new([check(TEN, "a", 1), check(TEN, "c", 1)]).expect("a request").with_deadline(until);
     let batch = [one("b", 1), one("a", 1), one("new", 1), one("a", 2), both, one("c", 1), one("b", 1)];
     let asked = Instant::now();
     let answers = postgres.decide(&batch).await;
@@ -86,13 +86,20 @@ async fn a_cancelled_statement() {
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
     let _holder = holds(&server, ":a").await;
     let cancelling = tokio::task::spawn_blocking(move || {
-        while sql(&server, "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'") == "0" {}
+        while sql(
+            &server,
+            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
+                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'",
+        ) == "0"
+        {}
         server
     });
     is(&refused(&postgres).await, ErrorKind::Timeout, Effect::NotApplied, "57014");
     let server = cancelling.await.expect("a thread");
-    sql(&server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    sql(
+        &server,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'",
+    );
     took_only(&postgres, 1).await;
 }
 
@@ -100,8 +107,11 @@ async fn a_cancelled_statement() {
 async fn a_slow_statement_is_ended_by_the_server() {
     let (server, postgres) = fresh().await;
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
-    sql(&server, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(9); RETURN NEW; END $$; \
-                  CREATE TRIGGER slow BEFORE UPDATE ON rate_limits FOR EACH ROW EXECUTE FUNCTION slow()");
+    sql(
+        &server,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(9); RETURN NEW; END $$; \
+                  CREATE TRIGGER slow BEFORE UPDATE ON rate_limits FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
     let asked = Instant::now();
     let until = tokio::time::Instant::now() + Duration::from_millis(400);
     let request = common::request(TEN, "a").with_deadline(until);
@@ -117,11 +127,18 @@ async fn a_serialization_failure_and_a_deadlock() {
     let (server, postgres) = fresh().await;
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
     // As the server would say it; once, it goes unnoticed.
-    for (code, times, is_noticed) in [("40001", 1, false), ("40P01", 1, false), ("40001", 2, true), ("40P01", 2, true)] {
-        sql(&server, &format!("DROP SEQUENCE IF EXISTS failures; CREATE SEQUENCE failures; \
+    for (code, times, is_noticed) in
+        [("40001", 1, false), ("40P01", 1, false), ("40001", 2, true), ("40P01", 2, true)]
+    {
+        sql(
+            &server,
+            &format!(
+                "DROP SEQUENCE IF EXISTS failures; CREATE SEQUENCE failures; \
             CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
             IF nextval('failures') <= {times} THEN RAISE EXCEPTION 'bent' USING ERRCODE = '{code}'; END IF; RETURN NEW; END $$; \
-            CREATE OR REPLACE TRIGGER fail BEFORE UPDATE ON rate_limits FOR EACH ROW EXECUTE FUNCTION fail()"));
+            CREATE OR REPLACE TRIGGER fail BEFORE UPDATE ON rate_limits FOR EACH ROW EXECUTE FUNCTION fail()"
+            ),
+        );
         let before = taken(&postgres, TEN, "a").await;
         let answer = ask(&postgres, TEN, "a").await;
         if is_noticed {
@@ -141,7 +158,10 @@ async fn too_many_connections() {
         .start()
         .unwrap_or_else(|error| panic!("{error}"));
     migrated(patient(server.url())).await;
-    sql(&server, "CREATE ROLE app LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app");
+    sql(
+        &server,
+        "CREATE ROLE app LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO app; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app",
+    );
     let url = server.url().replace("limiter@", "app@");
     let mut others = Vec::new();
     let error = loop {
@@ -161,13 +181,20 @@ async fn a_session_that_is_ended_may_have_recorded() {
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
     let _holder = holds(&server, ":a").await;
     let ending = tokio::task::spawn_blocking(move || {
-        while sql(&server, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'") == "0" {}
+        while sql(
+            &server,
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'",
+        ) == "0"
+        {}
         server
     });
     is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::Unknown, "57P01");
     let server = ending.await.expect("a thread");
-    sql(&server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'");
+    sql(
+        &server,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'",
+    );
     // The next caller has a new connection.
     assert!(ask(&postgres, TEN, "b").await.expect("an answer").allowed());
 }
@@ -177,7 +204,8 @@ async fn a_crash_of_another_session_and_the_start_after_it() {
     let (server, postgres) = fresh().await;
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
     // The server ends all sessions where one crashed, and recovers.
-    let pid = sql(&server, "SELECT pid FROM pg_stat_activity WHERE application_name = 'limiter-postgres' LIMIT 1");
+    let pid =
+        sql(&server, "SELECT pid FROM pg_stat_activity WHERE application_name = 'limiter-postgres' LIMIT 1");
     let _holder = holds(&server, ":a").await;
     let crash = tokio::task::spawn_blocking(move || {
         while sql(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "0" {}
@@ -273,9 +301,15 @@ async fn refused_and_reset_after_it_was_sent() {
 async fn a_request_that_no_trip_carries_and_one_that_is_late() {
     let (_server, postgres) = fresh().await;
     let many = (0..4_097).map(|i| check(TEN, &i.to_string(), 1));
-    let error = common::answer(&postgres, &Request::new(many).expect("a request")).await.expect_err("too many");
+    let error =
+        common::answer(&postgres, &Request::new(many).expect("a request")).await.expect_err("too many");
     is(&error, ErrorKind::Config, Effect::NotApplied, "4097 checks are above 4096");
     let late = common::request(TEN, "a").with_deadline(tokio::time::Instant::now());
-    is(&common::answer(&postgres, &late).await.expect_err("too late"), ErrorKind::Timeout, Effect::NotApplied, "before it was sent");
+    is(
+        &common::answer(&postgres, &late).await.expect_err("too late"),
+        ErrorKind::Timeout,
+        Effect::NotApplied,
+        "before it was sent",
+    );
     assert_eq!(taken(&postgres, TEN, "a").await, 0);
 }

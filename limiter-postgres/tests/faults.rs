@@ -74,7 +74,10 @@ async fn crash(durability: Durability) -> (u64, u64, u64) {
     .await;
     until_answered(&postgres, MANY, "b", Duration::from_secs(10)).await;
     let kept = taken(&postgres, MANY, "a").await;
-    assert!(granted > 0 && kept <= granted + unknown, "{kept} taken of {granted} granted and {unknown} unknown");
+    assert!(
+        granted > 0 && kept <= granted + unknown,
+        "{kept} taken of {granted} granted and {unknown} unknown"
+    );
     if durability != Durability::Unlogged {
         assert_eq!(taken(&postgres, MANY, "before").await, 1);
     } else {
@@ -121,7 +124,10 @@ async fn a_hung_server_holds_no_caller_up_and_nothing_is_sent_again() {
     .await;
     pause(300).await;
     let kept = taken(&postgres, MANY, "a").await;
-    assert!((granted + 1..=granted + 1 + unknown).contains(&kept), "{kept} of {granted} and {unknown} unknown");
+    assert!(
+        (granted + 1..=granted + 1 + unknown).contains(&kept),
+        "{kept} of {granted} and {unknown} unknown"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,7 +151,8 @@ async fn a_blackhole_either_way_ends_with_it() {
     let proxy = Proxy::start(server.addr()).expect("a proxy");
     let url = server.url().replace(&server.addr().to_string(), &proxy.addr().to_string());
     for direction in [Direction::ToServer, Direction::ToClient, Direction::Both] {
-        let postgres = Postgres::builder(url.clone()).timeout(Duration::from_millis(100)).build().expect("a store");
+        let postgres =
+            Postgres::builder(url.clone()).timeout(Duration::from_millis(100)).build().expect("a store");
         until_answered(&postgres, MANY, "b", Duration::from_secs(5)).await;
         let before = taken(&postgres, MANY, "a").await;
         let (granted, unknown) = under_load(&postgres, "a", async || {
@@ -185,9 +192,14 @@ fn standby(primary: &servers::Postgres) -> servers::Postgres {
     std::fs::remove_dir_all(&data).expect("a folder that goes");
     std::fs::create_dir(&data).expect("a folder");
     std::os::unix::fs::chown(&data, Some(owner.uid()), Some(owner.gid())).expect("a folder of the server's");
-    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("permissions");
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("permissions");
     let url = format!("{}?application_name=standby", primary.url());
-    run(primary, "pg_basebackup", &["-R", "-c", "fast", "-X", "stream", "-d", &url, "-D", &data.to_string_lossy()]);
+    run(
+        primary,
+        "pg_basebackup",
+        &["-R", "-c", "fast", "-X", "stream", "-d", &url, "-D", &data.to_string_lossy()],
+    );
     standby.restart().unwrap_or_else(|error| panic!("{error}"));
     standby
 }
@@ -250,7 +262,8 @@ async fn the_pool_is_bounded_and_waiting_for_it_is_part_of_the_deadline() {
         assert_eq!(error.effect(), Effect::NotApplied, "{error}");
     }
     assert!(asked.elapsed() < Duration::from_millis(700), "{:?}", asked.elapsed());
-    let sessions = sql(&server, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'limiter-postgres'");
+    let sessions =
+        sql(&server, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'limiter-postgres'");
     assert_eq!(sessions, "2", "of a pool of 2; the store that migrated is gone");
 }
 
@@ -263,7 +276,8 @@ async fn connecting_goes_on_when_its_caller_has_given_up() {
     proxy.delay(Direction::ToClient, Duration::from_millis(100));
     let postgres = patient(url).build().expect("a store");
     let until = tokio::time::Instant::now() + Duration::from_millis(20);
-    let error = answer(&postgres, &request(MANY, "a").with_deadline(until)).await.expect_err("no connection yet");
+    let error =
+        answer(&postgres, &request(MANY, "a").with_deadline(until)).await.expect_err("no connection yet");
     common::is(&error, ErrorKind::Timeout, Effect::NotApplied, "no connection");
     pause(1_000).await;
     assert_eq!(proxy.accepted(), 1);
@@ -328,6 +342,9 @@ async fn a_dropped_request_leaves_its_connection_in_order() {
     }
     pause(200).await;
     let kept = taken(&postgres, MANY, "a").await;
-    assert!((granted..=granted + dropped).contains(&kept), "{kept} of {granted} granted and {dropped} dropped");
+    assert!(
+        (granted..=granted + dropped).contains(&kept),
+        "{kept} of {granted} granted and {dropped} dropped"
+    );
     assert_eq!(taken(&postgres, MANY, "b").await, 200);
 }

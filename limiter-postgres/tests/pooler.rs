@@ -69,7 +69,8 @@ fn program() -> PathBuf {
 async fn transactions_may_be_of_any_session() {
     let server = start();
     let bouncer = Bouncer::start(&server);
-    let postgres = migrated(patient(bouncer.url.clone()).timeout(Duration::from_secs(20)).prepared(false)).await;
+    let postgres =
+        migrated(patient(bouncer.url.clone()).timeout(Duration::from_secs(20)).prepared(false)).await;
     postgres.ready().await.expect("a store that can be used");
     let callers: Vec<_> = (0..16)
         .map(|caller| {
@@ -96,7 +97,8 @@ async fn transactions_may_be_of_any_session() {
         tokio_postgres::connect(&bouncer.url, tokio_postgres::NoTls).await.expect("a session");
     tokio::spawn(connection);
     for _ in 0..8 {
-        let rows = client.simple_query("SELECT current_setting('statement_timeout') || current_setting('lock_timeout')");
+        let rows = client
+            .simple_query("SELECT current_setting('statement_timeout') || current_setting('lock_timeout')");
         let rows = rows.await.expect("settings");
         let left = rows.iter().find_map(|row| match row {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),

@@ -32,9 +32,11 @@ async fn many_migrate_at_once() {
 #[tokio::test]
 async fn any_name_is_a_name() {
     let server = start();
-    for (schema, table) in
-        [("it's \"here\"", "rate \"limits\"; DROP TABLE x; --"), ("{table}", "{log} \\ $do$ $body$"), ("Ünï", "select")]
-    {
+    for (schema, table) in [
+        ("it's \"here\"", "rate \"limits\"; DROP TABLE x; --"),
+        ("{table}", "{log} \\ $do$ $body$"),
+        ("Ünï", "select"),
+    ] {
         let postgres = migrated(patient(server.url()).schema(schema).table(table)).await;
         postgres.ready().await.expect("a store that can be used");
         assert!(ask(&postgres, "1/day sliding-log", "a").await.expect("an answer").allowed());
@@ -59,7 +61,12 @@ async fn ready_says_what_is_wrong() {
     wrong(&postgres, "version 0, below 1: call migrate()").await;
     sql(&server, "UPDATE rate_limits_meta SET version = 2");
     wrong(&postgres, "version 2, above 1").await;
-    is(&postgres.migrate().await.expect_err("a newer schema"), ErrorKind::Config, Effect::NotApplied, "newer version");
+    is(
+        &postgres.migrate().await.expect_err("a newer schema"),
+        ErrorKind::Config,
+        Effect::NotApplied,
+        "newer version",
+    );
     sql(&server, "DELETE FROM rate_limits_meta");
     wrong(&postgres, "not there in full: call migrate()").await;
     postgres.migrate().await.expect("a schema");
@@ -73,10 +80,16 @@ async fn ready_says_what_is_wrong() {
     sql(&server, "CREATE ROLE app LOGIN");
     let app = patient(server.url().replace("limiter@", "app@")).build().expect("a store");
     wrong(&app, "no permission").await;
-    sql(&server, "GRANT SELECT ON rate_limits_meta TO app; GRANT SELECT, INSERT, DELETE ON rate_limits TO app");
+    sql(
+        &server,
+        "GRANT SELECT ON rate_limits_meta TO app; GRANT SELECT, INSERT, DELETE ON rate_limits TO app",
+    );
     wrong(&app, "no permission").await;
-    sql(&server, "GRANT UPDATE ON rate_limits TO app; GRANT SELECT, INSERT, UPDATE, DELETE ON rate_limits_log TO app; \
-                  GRANT USAGE ON SEQUENCE rate_limits_log_ids TO app");
+    sql(
+        &server,
+        "GRANT UPDATE ON rate_limits TO app; GRANT SELECT, INSERT, UPDATE, DELETE ON rate_limits_log TO app; \
+                  GRANT USAGE ON SEQUENCE rate_limits_log_ids TO app",
+    );
     app.ready().await.expect("all that deciding needs");
 
     sql(&server, "ALTER ROLE limiter SET default_transaction_read_only = on");
@@ -87,11 +100,8 @@ async fn ready_says_what_is_wrong() {
 #[tokio::test]
 async fn a_sweep_deletes_what_has_expired_and_waits_for_nobody() {
     let (server, _) = fresh().await;
-    let postgres = patient(server.url())
-        .grace(Duration::ZERO)
-        .virtual_expiry(Duration::ZERO)
-        .build()
-        .expect("a store");
+    let postgres =
+        patient(server.url()).grace(Duration::ZERO).virtual_expiry(Duration::ZERO).build().expect("a store");
     let many = |text: &str, prefix: &str| -> Vec<Request> {
         let one = |i| Request::one(check(text, &format!("{prefix}{i}"), 1)).expect("a request");
         (0..5_000).map(one).collect()
@@ -101,7 +111,8 @@ async fn a_sweep_deletes_what_has_expired_and_waits_for_nobody() {
             assert!(answer.expect("an answer").allowed());
         }
     }
-    let count = || sql(&server, "SELECT (SELECT count(*) FROM rate_limits), (SELECT count(*) FROM rate_limits_log)");
+    let count =
+        || sql(&server, "SELECT (SELECT count(*) FROM rate_limits), (SELECT count(*) FROM rate_limits_log)");
     assert_eq!(count(), "15000|5000");
     tokio::time::sleep(Duration::from_millis(5)).await;
     // One row is in use; nobody waits for it.
@@ -125,16 +136,18 @@ async fn a_sweep_deletes_what_has_expired_and_waits_for_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_keys_does_not_make_the_table_grow_without_end() {
     let (server, _) = fresh().await;
-    let postgres =
-        patient(server.url()).grace(Duration::ZERO).timeout(Duration::from_secs(20)).build().expect("a store");
+    let postgres = patient(server.url())
+        .grace(Duration::ZERO)
+        .timeout(Duration::from_secs(20))
+        .build()
+        .expect("a store");
     let _sweeping = postgres.sweep_every(Duration::from_millis(100)).expect("a task");
     let floods = if std::env::var_os("LIMITER_TEST_LONG").is_some() { 200 } else { 20 };
     let mut most = 0_u64;
     for flood in 0..floods {
         for trip in 0..5 {
-            let one = |i: u64| {
-                Request::one(check("9/ms", &format!("{flood} {trip} {i}"), 1)).expect("a request")
-            };
+            let one =
+                |i: u64| Request::one(check("9/ms", &format!("{flood} {trip} {i}"), 1)).expect("a request");
             for answer in postgres.decide(&(0..1_000).map(one).collect::<Vec<_>>()).await {
                 assert!(answer.expect("an answer").allowed());
             }
@@ -159,7 +172,9 @@ async fn peeks_and_denials_write_nothing() {
         assert!(common::answer(&postgres, &one("used", 2)).await.expect("an answer").allowed());
         let state = "SELECT count(*), sum(hashtext(s::text)), sum(hashtext(xmin::text)) FROM rate_limits s";
         let before = sql(&server, state);
-        for request in [one("new", 0), one("new", 3), one("used", 1), one("used", 0), one("used", 3), both("new")] {
+        for request in
+            [one("new", 0), one("new", 3), one("used", 1), one("used", 0), one("used", 3), both("new")]
+        {
             let _answer = common::answer(&postgres, &request).await.expect("an answer");
             assert_eq!(sql(&server, state), before, "{text}: {request:?}");
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
-type Fallible<T> = Result<T, Box<dyn Error>>;
+type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Odd, so that the median is one of them.
 const REPETITIONS: usize = 5;
@@ -101,8 +101,11 @@ impl Bench {
     }
 
     fn pool(&self) -> Fallible<Pool> {
-        let config =
-            Config { url: Some(self.url.clone()), pool: Some(PoolConfig::new(CONNECTIONS)), ..Config::default() };
+        let config = Config {
+            url: Some(self.url.clone()),
+            pool: Some(PoolConfig::new(CONNECTIONS)),
+            ..Config::default()
+        };
         Ok(config.create_pool(Some(Runtime::Tokio1), NoTls)?)
     }
 

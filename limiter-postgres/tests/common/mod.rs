@@ -1,7 +1,9 @@
 //! What the tests of the store share: requests, and how they are answered.
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use limiter_core::{Backend, BackendError, Check, Effect, ErrorKind, Keyspace, Quota, Request, StorageKey, Verdict};
+use limiter_core::{
+    Backend, BackendError, Check, Effect, ErrorKind, Keyspace, Quota, Request, StorageKey, Verdict,
+};
 use limiter_postgres::{Postgres, PostgresBuilder};
 use limiter_testkit::servers;
 use std::time::{Duration, Instant};
@@ -12,7 +14,9 @@ pub(crate) fn quota(text: &str) -> Quota {
 
 /// A key of a namespace of its own.
 pub(crate) fn key(quota: Quota, key: &str) -> StorageKey {
-    Keyspace::new("limiter-postgres-tests", "rule", quota.algorithm()).expect("short names").key(key.as_bytes())
+    Keyspace::new("limiter-postgres-tests", "rule", quota.algorithm())
+        .expect("short names")
+        .key(key.as_bytes())
 }
 
 pub(crate) fn check(text: &str, name: &str, cost: u64) -> Check {
