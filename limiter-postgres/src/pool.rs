@@ -186,19 +186,24 @@ impl Connection {
         };
         let limits =
             |set: &str| format!("{set} statement_timeout = {statement}; {set} lock_timeout = {lock}");
-        let commit = |set: &str| format!("{set} synchronous_commit = {synchronous_commit}");
+        // Plans for the batch at hand would be made anew for each.
+        let others = |set: &str| {
+            format!(
+                "{set} synchronous_commit = {synchronous_commit}; {set} plan_cache_mode = force_generic_plan"
+            )
+        };
         let new = statement << 32 | lock;
         match session.map(|known| known.swap(new, Ordering::Relaxed)) {
             Some(known) if known == new => Around::Nothing,
             Some(0) => Around::Session(format!(
                 "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; {}; {}",
-                commit("SET"),
+                others("SET"),
                 limits("SET")
             )),
             Some(_) => Around::Session(limits("SET")),
             None => Around::Transaction(format!(
                 "BEGIN ISOLATION LEVEL READ COMMITTED; {}; {}",
-                commit("SET LOCAL"),
+                others("SET LOCAL"),
                 limits("SET LOCAL")
             )),
         }
