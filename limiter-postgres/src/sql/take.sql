@@ -29,7 +29,7 @@ WITH taken AS (
     FROM (
       SELECT x.*, least(cnt, greatest(0, (room - base + now) / step)) AS fit
       FROM (
-        SELECT x.*, CASE WHEN full_at < now OR full_at - now > 2 * room THEN now ELSE full_at END AS base
+        SELECT x.*, greatest(full_at, now) AS base
         FROM (
           SELECT clock, x.at, CASE WHEN x.at < 0 THEN clock ELSE x.at END AS now,
             s.a + CASE WHEN s.b > 0 THEN 1 ELSE 0 END AS full_at,
@@ -42,7 +42,7 @@ WITH taken AS (
       OFFSET 0
     ) x
   )
-  -- Whether one fits for sure; what this leaves out is decided exactly.
+  -- Whether one fits for sure; what this leaves out, and what lies too far ahead, is decided exactly.
   WHERE s.a + 1 + ($4)[excluded.entry] - ($5)[excluded.entry]
     <= CASE WHEN ($2)[excluded.entry] < 0 THEN {clock} ELSE ($2)[excluded.entry] END
   RETURNING entry, granted, at, a
