@@ -118,7 +118,7 @@ CREATE OR REPLACE FUNCTION "public"."rate_limits_take_log"(
 RETURNS bigint LANGUAGE plpgsql AS $body$
 #variable_conflict use_column
 BEGIN
-  IF log_id = 0 THEN
+  IF log_id <= 0 THEN
     log_id := nextval(E'"public"."rate_limits_log_ids"');
   ELSIF newest < 0 THEN
     -- Too far ahead: as if absent.

@@ -1,11 +1,12 @@
 //! PostgreSQL, through the suite that every backend passes, by every way that leads to it.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-use limiter_core::{Coalesce, CoalesceConfig};
+use async_trait::async_trait;
+use limiter_core::{Algorithm, Coalesce, CoalesceConfig, StorageKey};
 use limiter_postgres::deadpool_postgres::{Config, Runtime};
-use limiter_postgres::{Durability, Postgres, PostgresBuilder};
-use limiter_testkit::Harness;
+use limiter_postgres::{Durability, Postgres, PostgresBuilder, Sweeping};
 use limiter_testkit::servers::shared;
+use limiter_testkit::{Harness, Inside};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,9 +27,66 @@ async fn connect() -> Postgres {
     migrated(Postgres::builder(url())).await
 }
 
+/// A look at a table that is swept all the time.
+struct Look {
+    client: tokio_postgres::Client,
+    _sweeping: Sweeping,
+}
+
+#[async_trait]
+impl Inside for Look {
+    async fn holds(&self, key: &StorageKey) -> bool {
+        self.read(key).await.is_some()
+    }
+
+    async fn read(&self, key: &StorageKey) -> Option<Vec<u8>> {
+        let (statement, key) = ("SELECT a, b, c FROM expiring WHERE key = $1", key.to_bytes());
+        let row = self.client.query_opt(statement, &[&key]).await.expect("an answer")?;
+        Some((0..3).flat_map(|column| row.get::<_, i64>(column).to_le_bytes()).collect())
+    }
+
+    /// Bytes of another length are no numbers of ours.
+    async fn write(&self, key: &StorageKey, bytes: &[u8]) {
+        let number = |at: usize| match bytes.get(8 * at..8 * at + 8) {
+            Some(number) if bytes.len() == 24 => i64::from_le_bytes(number.try_into().expect("8 bytes")),
+            _ => -1,
+        };
+        let hour = "INSERT INTO expiring (key, a, b, c, expires) \
+                    VALUES ($1, $2, $3, $4, extract(epoch FROM now()) * 1000000 + 3600000000) \
+                    ON CONFLICT (key) DO UPDATE SET a = $2, b = $3, c = $4, expires = excluded.expires";
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+            [&key.to_bytes(), &number(0), &number(1), &number(2)];
+        self.client.execute(hour, &values).await.expect("a row");
+    }
+
+    /// Columns have types.
+    async fn write_another_type(&self, _key: &StorageKey) -> bool {
+        false
+    }
+
+    fn garbage(&self, _algorithm: Algorithm) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    fn corrupt_states(&self) -> u64 {
+        0
+    }
+}
+
+async fn expiring() -> (Postgres, Look) {
+    let moment = Duration::from_millis(300);
+    let builder = Postgres::builder(url()).table("expiring").grace(moment).virtual_expiry(moment);
+    let postgres = migrated(builder).await;
+    let sweeping = postgres.sweep_every(Duration::from_millis(20)).expect("a task");
+    let (client, connection) =
+        tokio_postgres::connect(&url(), tokio_postgres::NoTls).await.expect("a session");
+    tokio::spawn(connection);
+    (postgres, Look { client, _sweeping: sweeping })
+}
+
 fn main() -> ExitCode {
     let rows = [
-        Harness::new("postgres", connect).across_processes(),
+        Harness::new("postgres", connect).across_processes().expiring(expiring),
         Harness::new("coalesced", async || Coalesce::new(connect().await, CoalesceConfig::new())),
         Harness::new("unprepared", async || migrated(Postgres::builder(url()).prepared(false)).await),
         Harness::new("unlogged", async || {

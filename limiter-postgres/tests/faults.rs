@@ -348,3 +348,25 @@ async fn a_dropped_request_leaves_its_connection_in_order() {
     );
     assert_eq!(taken(&postgres, MANY, "b").await, 200);
 }
+
+/// A snapshot that is held open keeps every version of a hot row, which must then be walked over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_snapshot_stalls_no_other_key() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, MANY, "hot").await.expect("an answer");
+    let holder = common::session(&server).await;
+    let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM rate_limits";
+    holder.batch_execute(hold).await.expect("a snapshot");
+    let batch: Vec<Request> =
+        (0..8).map(|i| request(MANY, if i == 0 { "hot" } else { ["a", "b", "c"][i % 3] })).collect();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..2_000 {
+        let asked = Instant::now();
+        for answer in postgres.decide(&batch).await {
+            assert!(answer.expect("an answer").allowed());
+        }
+        slowest = slowest.max(asked.elapsed());
+    }
+    println!("the slowest of 2,000 batches took {slowest:?}");
+    assert_eq!(taken(&postgres, MANY, "hot").await, 2_001);
+}

@@ -55,7 +55,7 @@ CREATE OR REPLACE FUNCTION {take_log}(
 RETURNS bigint LANGUAGE plpgsql AS {body}
 #variable_conflict use_column
 BEGIN
-  IF log_id = 0 THEN
+  IF log_id <= 0 THEN
     log_id := nextval({log_ids_name});
   ELSIF newest < 0 THEN
     -- Too far ahead: as if absent.
