@@ -359,7 +359,7 @@ impl RateLimiter {
         let quota = rule.quota();
         let mut request = Request::blank(rule.keyspace(quota.algorithm()), quota, cost);
         request.fill(key);
-        match self.inner.backend.decide_now(&request) {
+        match (*self.inner.backend).decide_now(&request) {
             Some(Ok(ref verdict)) if let Some(only) = verdict.only() => Ok(T::of_one(&request, only)),
             answer => self.now_or_ask(&request, answer),
         }
@@ -368,7 +368,7 @@ impl RateLimiter {
     #[inline(never)]
     fn at_once_by_rules<'l, T: Wanted>(&'l self, caller: Caller<'_>, cost: u64) -> Result<T, Asking<'l, T>> {
         match self.request(&caller, cost) {
-            Ok(request) => self.now_or_ask(&request, self.inner.backend.decide_now(&request)),
+            Ok(request) => self.now_or_ask(&request, (*self.inner.backend).decide_now(&request)),
             Err(error) => Err(Box::pin(async { Err(error) })),
         }
     }
@@ -384,7 +384,7 @@ impl RateLimiter {
         }
         let request = request.clone();
         Err(Box::pin(async move {
-            let answer = self.inner.backend.decide(std::slice::from_ref(&request)).await.pop();
+            let answer = (*self.inner.backend).decide(std::slice::from_ref(&request)).await.pop();
             self.wanted(&request, answer)
         }))
     }
