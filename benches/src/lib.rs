@@ -2,6 +2,7 @@
 
 pub mod floors;
 pub mod load;
+pub mod redis;
 
 use limiter_core::{Algorithm, Check, Keyspace, NameError, Quota, QuotaBuilder, Request, RequestError};
 use std::pin::pin;
