@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
 use async_trait::async_trait;
-use benches::{keys, keyspace, order, plenty, request};
+use benches::{keys, keyspaces, order, plenty};
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
@@ -141,10 +141,10 @@ fn thread_time() -> Duration {
 
 fn requests() -> Vec<Request> {
     let quota = plenty(Algorithm::TokenBucket).build().expect("a quota that is accepted");
-    let keyspace = keyspace(quota.algorithm()).expect("short names");
+    let rule = keyspaces().expect("short names");
     let keys = keys(KEYS);
     let order = order(KEYS, KEYS, 1).into_iter();
-    order.map(|key| request(keyspace, &keys[key], quota).expect("one check")).collect()
+    order.map(|key| Request::by_key(&rule, keys[key].as_bytes(), &quota, 1)).collect()
 }
 
 fn yielding() -> Yielding {

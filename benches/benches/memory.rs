@@ -1,11 +1,11 @@
 //! ns per decision through the in-process store, and through the limiter in front of it.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
-use benches::{KEYS, keys, keyspace, order, plenty, poll_once, request, scarce};
+use benches::{KEYS, keys, keyspaces, order, plenty, poll_once, scarce};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use limiter_core::{
-    Algorithm, Backend, Caller, Check, Keyspace, Memory, Quota, QuotaBuilder, RateLimiter, Request, Rule,
-    Scope, Verdict,
+    Algorithm, Backend, Caller, Check, Keyspace, Keyspaces, Memory, Quota, QuotaBuilder, RateLimiter,
+    Request, Rule, Scope, Verdict,
 };
 use std::hint::black_box;
 
@@ -34,9 +34,9 @@ fn store(c: &mut Criterion) {
 
 /// Requests that were built before, over keys in a random order.
 fn over_keys(c: &mut Criterion, name: &str, quota: QuotaBuilder, count: usize, allowed: bool) {
-    let (quota, keyspace) = rule(quota);
+    let (quota, keyspaces) = rule(quota);
     let requests: Vec<_> =
-        keys(count).iter().map(|key| request(keyspace, key, quota).expect("one check")).collect();
+        keys(count).iter().map(|key| Request::by_key(&keyspaces, key.as_bytes(), &quota, 1)).collect();
     let memory = Memory::new();
     for request in &requests {
         let _ = decide(&memory, request);
@@ -64,9 +64,9 @@ fn three_checks(c: &mut Criterion) {
 
 /// Into an empty store, which is made beforehand and dropped afterwards.
 fn new_keys(c: &mut Criterion) {
-    let (quota, keyspace) = rule(plenty(Algorithm::TokenBucket));
+    let (quota, keyspaces) = rule(plenty(Algorithm::TokenBucket));
     let requests: Vec<_> =
-        keys(NEW_KEYS).iter().map(|key| request(keyspace, key, quota).expect("one check")).collect();
+        keys(NEW_KEYS).iter().map(|key| Request::by_key(&keyspaces, key.as_bytes(), &quota, 1)).collect();
     let mut group = c.benchmark_group("Memory::decide_now");
     group.throughput(Throughput::Elements(NEW_KEYS as u64));
     group.bench_function("10,000 new keys/token-bucket", |b| {
@@ -118,9 +118,9 @@ fn three_rules(quota: QuotaBuilder) -> RateLimiter {
         .expect("three rules")
 }
 
-fn rule(quota: QuotaBuilder) -> (Quota, Keyspace) {
+fn rule(quota: QuotaBuilder) -> (Quota, Keyspaces) {
     let quota = built(quota);
-    (quota, keyspace(quota.algorithm()).expect("a short name"))
+    (quota, keyspaces().expect("short names"))
 }
 
 fn built(quota: QuotaBuilder) -> Quota {

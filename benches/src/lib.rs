@@ -4,7 +4,7 @@ pub mod floors;
 pub mod load;
 pub mod redis;
 
-use limiter_core::{Algorithm, Check, Keyspace, NameError, Quota, QuotaBuilder, Request, RequestError};
+use limiter_core::{Algorithm, Keyspaces, NameError, Quota, QuotaBuilder};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -63,21 +63,12 @@ pub fn order(keys: usize, length: usize, seed: u64) -> Vec<usize> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// The keyspace of the benchmarks under an algorithm.
+/// The keyspaces of the benchmarks.
 ///
 /// # Errors
 /// None: the names are short.
-pub fn keyspace(algorithm: Algorithm) -> Result<Keyspace, NameError> {
-    Keyspace::new("bench", "per-user", algorithm)
-}
-
-/// A request of one permit for a key.
-///
-/// # Errors
-/// The keyspace is another algorithm's than the quota.
-#[inline]
-pub fn request(keyspace: Keyspace, key: &str, quota: Quota) -> Result<Request, RequestError> {
-    Request::one(Check { key: keyspace.key(key.as_bytes()), quota, cost: 1 })
+pub fn keyspaces() -> Result<Keyspaces, NameError> {
+    Keyspaces::new("bench", "per-user")
 }
 
 /// The output of a future that is ready when it is first polled.

@@ -1,6 +1,9 @@
 //! Storage keys: what a store files a state under, injective for any bytes that a caller sends.
 
+mod bytes;
+
 use crate::algorithm::Algorithm;
+use bytes::KeyBytes;
 use sha2::{Digest, Sha512};
 use std::collections::HashSet;
 use std::fmt;
@@ -90,13 +93,64 @@ impl Keyspace {
     #[must_use]
     #[inline]
     pub fn key(self, key: &[u8]) -> StorageKey {
-        StorageKey { keyspace: self, key: KeyBytes::new(key), placement: None }
+        self.short_key(key).unwrap_or_else(|| self.long_key(key))
     }
 
-    /// The storage key of an empty key, for [`fill`](StorageKey::fill) to write another where it is to stay.
+    /// The storage key of a key of up to 32 bytes, as nearly all are, without a call.
     #[inline(always)]
-    pub(crate) fn blank(self) -> StorageKey {
-        StorageKey { keyspace: self, key: KeyBytes { bytes: [0; DIGEST], len: 0 }, placement: None }
+    pub(crate) fn short_key(self, key: &[u8]) -> Option<StorageKey> {
+        let (key, hash) = KeyBytes::short(self, key)?;
+        Some(StorageKey { keyspace: self, hash, key, placement: None })
+    }
+
+    /// The storage key of a longer one.
+    #[inline(never)]
+    pub(crate) fn long_key(self, key: &[u8]) -> StorageKey {
+        let (key, hash) = KeyBytes::long(self, key);
+        StorageKey { keyspace: self, hash, key, placement: None }
+    }
+
+    /// What tells it from every other in this process.
+    #[inline(always)]
+    fn address(self) -> usize {
+        std::ptr::from_ref(self.0).addr()
+    }
+
+    /// The hash of a key of which `kept` is [what is kept](StorageKey::bytes).
+    pub(crate) fn hash_of(self, kept: &[u8]) -> u64 {
+        bytes::hash(self, kept)
+    }
+}
+
+/// The keyspaces of one rule, one per algorithm: a quota picks its own, so that a rule's quota may change its algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyspaces {
+    /// In the order of [`Algorithm::ALL`].
+    by_algorithm: [Keyspace; 5],
+}
+
+impl Keyspaces {
+    /// The keyspaces of `rule` in `namespace`.
+    ///
+    /// # Errors
+    /// A name longer than [`Keyspace::MAX_NAME`] bytes.
+    pub fn new(namespace: &str, rule: &str) -> Result<Self, NameError> {
+        let [token, leaky, fixed, log, counter] =
+            Algorithm::ALL.map(|algorithm| Keyspace::new(namespace, rule, algorithm));
+        Ok(Self { by_algorithm: [token?, leaky?, fixed?, log?, counter?] })
+    }
+
+    /// The keyspace of an algorithm.
+    #[must_use]
+    #[inline]
+    pub const fn of(&self, algorithm: Algorithm) -> Keyspace {
+        self.by_algorithm[algorithm as usize]
+    }
+
+    /// All of them, in the order of [`Algorithm::ALL`].
+    #[must_use]
+    pub const fn all(&self) -> [Keyspace; 5] {
+        self.by_algorithm
     }
 }
 
@@ -138,6 +192,7 @@ impl fmt::Debug for Keyspace {
 #[derive(Clone)]
 pub struct StorageKey {
     keyspace: Keyspace,
+    hash: u64,
     key: KeyBytes,
     placement: Option<Placement>,
 }
@@ -157,10 +212,16 @@ impl StorageKey {
         self.key.as_slice()
     }
 
-    /// Writes the caller's key into a [`blank`](Keyspace::blank) one.
+    /// Its hash, with a secret seed of this process.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, key: &[u8]) {
-        self.key.fill(key);
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Whether the caller's key is this one of up to 30 bytes, kept with zeros behind it.
+    #[inline(always)]
+    pub(crate) fn is_padded(&self, len: u8, key: &[u8; 30]) -> bool {
+        self.key.is_padded(len, key)
     }
 
     /// The same key, placed: checks of one request whose keys have one placement are decided in one step also
@@ -219,7 +280,7 @@ const fn mixed(hash: u64) -> u64 {
 
 impl PartialEq for StorageKey {
     fn eq(&self, other: &Self) -> bool {
-        self.keyspace == other.keyspace && self.bytes() == other.bytes()
+        self.hash == other.hash && self.keyspace == other.keyspace && self.bytes() == other.bytes()
     }
 }
 
@@ -227,8 +288,7 @@ impl Eq for StorageKey {}
 
 impl Hash for StorageKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.keyspace.hash(state);
-        self.bytes().hash(state);
+        state.write_u64(self.hash);
     }
 }
 
@@ -254,72 +314,5 @@ impl Placement {
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
-    }
-}
-
-/// Up to 64 bytes in place: a decision allocates nothing for its key. The bytes come first and aligned, as a key at
-/// an odd offset makes each of its moves wait for the one before.
-#[derive(Clone)]
-#[repr(C, align(8))]
-struct KeyBytes {
-    bytes: [u8; DIGEST],
-    len: u8,
-}
-
-/// Copies a key: one of the usual lengths, 16 to 32 bytes, as its first and its last 16 without a call.
-#[inline(always)]
-fn copy(to: &mut [u8], from: &[u8]) {
-    if let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>())
-        && from.len() <= 32
-        && to.len() == from.len()
-    {
-        if let Some(to) = to.first_chunk_mut() {
-            *to = *first;
-        }
-        if let Some(to) = to.last_chunk_mut() {
-            *to = *last;
-        }
-    } else {
-        to.copy_from_slice(from);
-    }
-}
-
-/// The length of a SHA-512 digest; longer than any key that is kept as it is.
-const DIGEST: usize = 64;
-
-impl KeyBytes {
-    #[inline(always)]
-    fn new(key: &[u8]) -> Self {
-        let mut bytes = [0; DIGEST];
-        match (bytes.get_mut(..key.len()), u8::try_from(key.len())) {
-            (Some(kept), Ok(len)) if key.len() < DIGEST => {
-                copy(kept, key);
-                Self { len, bytes }
-            }
-            _ => Self { len: 64, bytes: Sha512::digest(key).into() },
-        }
-    }
-
-    /// Writes a key over an empty one.
-    #[inline(always)]
-    fn fill(&mut self, key: &[u8]) {
-        match (self.bytes.get_mut(..key.len()), u8::try_from(key.len())) {
-            (Some(kept), Ok(len)) if key.len() < DIGEST => {
-                copy(kept, key);
-                self.len = len;
-            }
-            _ => self.digest(key),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn digest(&mut self, key: &[u8]) {
-        *self = Self { len: 64, bytes: Sha512::digest(key).into() };
-    }
-
-    #[inline]
-    fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
     }
 }

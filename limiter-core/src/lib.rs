@@ -24,7 +24,7 @@ pub use algorithm::Algorithm;
 pub use backend::{Backend, Shard};
 pub use decision::{Decision, Origin, Verdict};
 pub use error::{BackendError, Effect, ErrorKind};
-pub use key::{Keyspace, NameError, Placement, StorageKey};
+pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};
 pub use layer::{Coalesce, CoalesceConfig, CoalesceUsage};
 pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};

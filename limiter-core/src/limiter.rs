@@ -10,7 +10,7 @@ use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
-use crate::key::{Keyspace, NameError};
+use crate::key::NameError;
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request, RequestError};
 use crate::rule::ActiveRule;
@@ -293,7 +293,7 @@ impl RateLimiter {
             .iter()
             .filter(|rule| rule.scope.is_global() == caller.is_nobody())
             .filter_map(|rule| Some((rule, rule.scope.key_of(&caller).ok()?)))
-            .flat_map(|(rule, key)| rule.keyspaces().map(|keyspace| keyspace.key(&key)))
+            .flat_map(|(rule, key)| rule.keyspaces.all().map(|keyspace| keyspace.key(&key)))
             .collect();
         if keys.is_empty() {
             return Err(Error::NothingToReset(format!("{caller:?}")));
@@ -348,7 +348,6 @@ impl RateLimiter {
         }
     }
 
-    /// The request is made where it stays: a copy of what was just written piecemeal waits for it.
     #[inline(never)]
     fn at_once_by_key<'l, T: Wanted>(
         &'l self,
@@ -357,8 +356,7 @@ impl RateLimiter {
         cost: u64,
     ) -> Result<T, Asking<'l, T>> {
         let quota = rule.quota();
-        let mut request = Request::blank(rule.keyspace(quota.algorithm()), quota, cost);
-        request.fill(key);
+        let request = Request::by_key(&rule.keyspaces, key, &quota, cost);
         match (*self.inner.backend).decide_now(&request) {
             Some(Ok(ref verdict)) if let Some(only) = verdict.only() => Ok(T::of_one(&request, only)),
             answer => self.now_or_ask(&request, answer),
@@ -409,15 +407,13 @@ impl RateLimiter {
     fn request(&self, caller: &Caller<'_>, cost: u64) -> Result<Request, Error> {
         let request = match &*self.inner.rules {
             [rule] => {
-                let (keyspace, quota, key) = self.asked(rule, caller)?;
-                let mut request = Request::blank(keyspace, quota, cost);
-                request.fill(&key);
-                request
+                let (quota, key) = self.asked(rule, caller)?;
+                Request::by_key(&rule.keyspaces, &key, &quota, cost)
             }
             rules => {
                 let checks = rules.iter().map(|rule| {
-                    let (keyspace, quota, key) = self.asked(rule, caller)?;
-                    Ok(Check { key: keyspace.key(&key), quota, cost })
+                    let (quota, key) = self.asked(rule, caller)?;
+                    Ok(Check { key: rule.keyspaces.of(quota.algorithm()).key(&key), quota, cost })
                 });
                 Request::new(checks.collect::<Result<Vec<_>, Error>>()?)?
             }
@@ -428,18 +424,14 @@ impl RateLimiter {
         })
     }
 
-    /// What a rule asks for a caller: the keyspace of the quota's algorithm, the quota, and the caller's key.
-    fn asked<'c>(
-        &self,
-        rule: &ActiveRule,
-        caller: &'c Caller<'_>,
-    ) -> Result<(Keyspace, Quota, Cow<'c, [u8]>), Error> {
+    /// What a rule asks for a caller: the quota, and the caller's key.
+    fn asked<'c>(&self, rule: &ActiveRule, caller: &'c Caller<'_>) -> Result<(Quota, Cow<'c, [u8]>), Error> {
         let quota = match rule.chosen(caller) {
             Some(quota) => self.inner.backend.accepts(&quota).map(|()| quota)?,
             None => rule.quota(),
         };
         let key = rule.scope.key_of(caller).map_err(|part| missing(rule, part))?;
-        Ok((rule.keyspace(quota.algorithm()), quota, key))
+        Ok((quota, key))
     }
 
     /// How long an admission would wait for its turn now; zero where no rule queues.

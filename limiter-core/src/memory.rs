@@ -1,5 +1,6 @@
 //! The in-process store: exact, bounded, no global lock, never a wait.
 
+mod entry;
 mod shard;
 mod table;
 
@@ -18,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use table::{Name, Stored};
+use table::Stored;
 
 /// The in-process store. Clones share one.
 ///
@@ -53,7 +54,6 @@ pub struct Memory {
 }
 
 struct Inner {
-    hasher: ahash::RandomState,
     shards: Box<[Mutex<Shard>]>,
     logs: Arc<LogRoom>,
     virtual_expiry: Duration,
@@ -163,15 +163,13 @@ impl MemoryBuilder {
         let keys = self.max_keys.get();
         let wanted = (keys / KEYS_PER_SHARD).clamp(1, MAX_SHARDS);
         let shards = 1 << wanted.ilog2();
-        let hasher = ahash::RandomState::new();
         let logs = Arc::new(LogRoom::new(self.log_entries));
         let grace = u64::try_from(self.grace.as_micros()).unwrap_or(u64::MAX);
-        let shard = || Mutex::new(Shard::new(keys / shards, Arc::clone(&logs), grace, hasher.clone()));
+        let shard = || Mutex::new(Shard::new(keys / shards, Arc::clone(&logs), grace));
         Memory {
             inner: Arc::new(Inner {
                 shards: std::iter::repeat_with(shard).take(shards).collect(),
                 logs,
-                hasher,
                 virtual_expiry: self.virtual_expiry,
                 virtual_until: AtomicU64::new(0),
             }),
@@ -188,30 +186,28 @@ impl Inner {
         let may_drop = self.may_drop(request.instant(), now);
         match request.checks() {
             [check] => {
-                let visit = self.visit(check, now, may_drop);
-                with_algorithm!(check.quota.algorithm(), A => self.answer_one::<A, T>(&visit, wrap))
+                let visit = visit(check, now, may_drop);
+                with_algorithm!(check.quota.algorithm(), A => self.answer_one::<A, T>(visit, wrap))
             }
-            checks => {
-                wrap(self.answer_all(checks.iter().map(|check| self.visit(check, now, may_drop)).collect()))
-            }
+            checks => wrap(self.answer_all(checks.iter().map(|check| visit(check, now, may_drop)).collect())),
         }
     }
 
     /// Never inlined, so that each algorithm writes its verdict to where the caller wants it.
     #[inline(never)]
-    fn answer_one<A: Stored, T>(&self, visit: &Visit<'_>, wrap: impl Fn(Verdict) -> T) -> T {
-        let mut shard = self.shards[self.index(visit.hash)].lock();
-        match shard.decide_known::<A>(visit) {
+    fn answer_one<A: Stored, T>(&self, visit: Visit<'_>, wrap: impl Fn(Verdict) -> T) -> T {
+        let mut shard = self.shards[self.index(visit.key)].lock();
+        match shard.decide_known::<A>(&visit) {
             // Written before the unlocking, which waits for what was written: whoever reads it next need not.
             Some(decision) => wrap(Verdict::one(decision)),
-            None => wrap(Verdict::one(shard.decide_newcomer::<A>(visit))),
+            None => wrap(Verdict::one(shard.decide_newcomer::<A>(&visit))),
         }
     }
 
     /// All or nothing: every part that is needed is locked, in ascending order, so that no two requests wait
     /// for each other; all checks are previewed, and taken if all are admitted.
     fn answer_all(&self, visits: SmallVec<[Visit<'_>; 4]>) -> Verdict {
-        let index = |visit: &Visit<'_>| self.index(visit.hash);
+        let index = |visit: &Visit<'_>| self.index(visit.key);
         let mut needed: SmallVec<[usize; 4]> = visits.iter().map(index).collect();
         needed.sort_unstable();
         needed.dedup();
@@ -241,14 +237,9 @@ impl Inner {
         previews.into_iter().zip(&visits).map(report).collect()
     }
 
-    fn visit<'a>(&self, check: &'a Check, now: Timestamp, may_drop: bool) -> Visit<'a> {
-        let name = Name { keyspace: check.key.keyspace(), bytes: check.key.bytes() };
-        Visit { name, hash: self.hasher.hash_one(name), quota: &check.quota, cost: check.cost, now, may_drop }
-    }
-
-    fn index(&self, hash: u64) -> usize {
+    fn index(&self, key: &StorageKey) -> usize {
         // Not the bits that a table uses to find a slot: the lowest and the highest seven.
-        let [_, _, bits, ..] = hash.to_be_bytes();
+        let [_, _, bits, ..] = key.hash().to_be_bytes();
         usize::from(bits) & (self.shards.len() - 1)
     }
 
@@ -266,9 +257,7 @@ impl Inner {
     fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
         let mut shared = 0;
         for key in keys {
-            let name = Name { keyspace: key.keyspace(), bytes: key.bytes() };
-            let hash = self.hasher.hash_one(name);
-            if !self.shards[self.index(hash)].lock().reset(name, hash) {
+            if !self.shards[self.index(key)].lock().reset(key) {
                 shared += 1;
             }
         }
@@ -280,6 +269,11 @@ impl Inner {
         let effect = if shared == keys.len() { Effect::NotApplied } else { Effect::Unknown };
         Err(BackendError::new(ErrorKind::Unexpected, effect, NAME, "reset", message))
     }
+}
+
+#[inline(always)]
+fn visit(check: &Check, now: Timestamp, may_drop: bool) -> Visit<'_> {
+    Visit { key: &check.key, quota: &check.quota, cost: check.cost, now, may_drop }
 }
 
 const NAME: &str = "memory";

@@ -31,7 +31,6 @@ pub struct Quota {
     window: u64,
     capacity: u64,
     interval: Span,
-    filling: Span,
     denominator: u64,
 }
 
@@ -227,8 +226,9 @@ impl Quota {
 
     /// What an empty bucket takes to fill, `whole + rem / l` us, as `[whole, rem]`. Zero for the window algorithms.
     #[must_use]
-    pub const fn filling_parts(&self) -> [u64; 2] {
-        [self.filling.whole, self.filling.rem]
+    pub fn filling_parts(&self) -> [u64; 2] {
+        let filling = self.filling();
+        [filling.whole, filling.rem]
     }
 
     pub(crate) const fn window_micros(&self) -> u64 {
@@ -236,36 +236,25 @@ impl Quota {
     }
 
     /// How many [`Words`] a quota is.
-    pub(crate) const WORDS: usize = 9;
+    pub(crate) const WORDS: usize = 7;
 
     #[inline]
     pub(crate) const fn to_words(self) -> Words {
-        let Self { algorithm, limit, window, capacity, interval, filling, denominator } = self;
+        let Self { algorithm, limit, window, capacity, interval, denominator } = self;
         let algorithm = algorithm as u64;
-        [
-            algorithm,
-            limit,
-            window,
-            capacity,
-            interval.whole,
-            interval.rem,
-            filling.whole,
-            filling.rem,
-            denominator,
-        ]
+        [algorithm, limit, window, capacity, interval.whole, interval.rem, denominator]
     }
 
     /// The quota whose words these are.
     #[inline]
     pub(crate) fn from_words(words: Words) -> Self {
-        let [algorithm, limit, window, capacity, i_whole, i_rem, f_whole, f_rem, denominator] = words;
+        let [algorithm, limit, window, capacity, i_whole, i_rem, denominator] = words;
         Self {
             algorithm: Algorithm::from_word(algorithm),
             limit,
             window,
             capacity,
             interval: Span { whole: i_whole, rem: i_rem },
-            filling: Span { whole: f_whole, rem: f_rem },
             denominator,
         }
     }
@@ -307,12 +296,13 @@ impl Quota {
     #[inline]
     pub(crate) fn in_whole(&self) -> Self {
         let whole = |span: Span| Span { whole: span.whole, rem: 0 };
-        Self { interval: whole(self.interval), filling: whole(self.filling), denominator: 1, ..*self }
+        Self { interval: whole(self.interval), denominator: 1, ..*self }
     }
 
     /// The time an empty bucket takes to fill.
-    pub(crate) const fn filling(&self) -> Span {
-        self.filling
+    #[inline]
+    pub(crate) fn filling(&self) -> Span {
+        self.refill(self.capacity)
     }
 
     /// The denominator of every [`Span`] of this quota.
@@ -391,8 +381,7 @@ impl QuotaBuilder {
         if limit > max {
             return Err(QuotaError::LimitTooHigh { limit, algorithm, max });
         }
-        let (interval, filling) = (Span::default(), Span::default());
-        Ok(Quota { algorithm, limit, window, capacity: limit, interval, filling, denominator: 1 })
+        Ok(Quota { algorithm, limit, window, capacity: limit, interval: Span::default(), denominator: 1 })
     }
 
     /// A permit costs `window / limit` us, `w / l` in lowest terms. Exact below 2^53 while
@@ -412,17 +401,7 @@ impl QuotaBuilder {
             return Err(QuotaError::BurstTooHigh { burst, limit, window: self.window, max });
         }
         let interval = Span { whole: w / l, rem: w % l };
-        let mut quota = Quota {
-            algorithm,
-            limit,
-            window,
-            capacity: burst,
-            interval,
-            filling: Span::default(),
-            denominator: l,
-        };
-        quota.filling = quota.refill(burst);
-        Ok(quota)
+        Ok(Quota { algorithm, limit, window, capacity: burst, interval, denominator: l })
     }
 }
 

@@ -2,8 +2,7 @@
 
 mod quota_cell;
 
-use crate::algorithm::Algorithm;
-use crate::key::Keyspace;
+use crate::key::Keyspaces;
 use crate::limiter::Error;
 use crate::quota::{Quota, QuotaError};
 use crate::scope::{Caller, Scope};
@@ -73,8 +72,7 @@ impl Rule {
     pub(crate) fn activate(self, namespace: &str) -> Result<ActiveRule, Error> {
         let Self { name, scope, quota, chooser } = self;
         let quota = QuotaCell::new(quota?);
-        let [token, leaky, fixed, log, counter] = Algorithm::ALL.map(|a| Keyspace::new(namespace, &name, a));
-        let keyspaces = [token?, leaky?, fixed?, log?, counter?];
+        let keyspaces = Keyspaces::new(namespace, &name)?;
         Ok(ActiveRule { name: name.into(), scope, quota, chooser, keyspaces })
     }
 }
@@ -85,8 +83,7 @@ pub(crate) struct ActiveRule {
     pub(crate) scope: Scope,
     quota: QuotaCell,
     chooser: Option<Chooser>,
-    /// In the order of [`Algorithm::ALL`].
-    keyspaces: [Keyspace; 5],
+    pub(crate) keyspaces: Keyspaces,
 }
 
 impl ActiveRule {
@@ -108,15 +105,6 @@ impl ActiveRule {
     /// The quota that was chosen for this caller, if one was.
     pub(crate) fn chosen(&self, caller: &Caller<'_>) -> Option<Quota> {
         self.chooser.as_ref().and_then(|choose| choose(caller))
-    }
-
-    pub(crate) fn keyspaces(&self) -> &[Keyspace; 5] {
-        &self.keyspaces
-    }
-
-    #[inline]
-    pub(crate) fn keyspace(&self, algorithm: Algorithm) -> Keyspace {
-        self.keyspaces[algorithm as usize]
     }
 }
 

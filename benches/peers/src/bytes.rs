@@ -26,13 +26,13 @@ pub(crate) fn report() -> Result<bool, Box<dyn Error>> {
 }
 
 fn memory(quota: Quota, keys: &[String]) -> Result<f64, Box<dyn Error>> {
-    let keyspace = benches::keyspace(quota.algorithm())?;
+    let keyspaces = benches::keyspaces()?;
     // Kept beyond the measurement, which tells what is still allocated at its end.
     let mut kept = None;
     let allocated = measure(|| {
         let memory = kept.insert(Memory::new());
         for key in keys {
-            contestant::ask(memory, keyspace, key, quota);
+            contestant::ask(memory, &keyspaces, key, &quota);
         }
     });
     Ok(allocated.bytes_current as f64 / keys.len() as f64)

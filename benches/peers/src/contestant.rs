@@ -3,9 +3,7 @@
 use governor::DefaultKeyedRateLimiter;
 use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
-use limiter_core::{
-    Algorithm, Backend, BackendError, Keyspace, Memory, Quota, RateLimiter, Request, Verdict,
-};
+use limiter_core::{Backend, BackendError, Keyspaces, Memory, Quota, RateLimiter, Request, Verdict};
 use std::error::Error;
 use std::hint::black_box;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -48,12 +46,11 @@ pub(crate) fn contestants(
     fractional: Quota,
     keys: &[String],
 ) -> Result<Vec<Box<dyn Contestant>>, Box<dyn Error>> {
-    let keyspace = benches::keyspace(Algorithm::TokenBucket)?;
+    let rule = benches::keyspaces()?;
     let (governor, clock) = (governor(quota)?, governor::clock::DefaultClock::default());
     let telling = self::governor(quota)?.with_middleware::<StateInformationMiddleware>();
     let [memory, remainder, prebuilt] = [(); 3].map(|()| Memory::new());
-    let requests: Vec<_> =
-        keys.iter().map(|key| benches::request(keyspace, key, quota)).collect::<Result<_, _>>()?;
+    let requests: Vec<_> = keys.iter().map(|key| Request::by_key(&rule, key.as_bytes(), &quota, 1)).collect();
     let now = RateLimiter::new(1, Duration::from_secs(1), Memory::new())?;
     let polled = RateLimiter::new(1, Duration::from_secs(1), Memory::new())?;
     for limiter in [&now, &polled] {
@@ -65,10 +62,8 @@ pub(crate) fn contestants(
             Ok(snapshot) => black_box(snapshot.remaining_burst_capacity()) < u32::MAX,
             Err(denied) => black_box(denied.wait_time_from(clock.now())).is_zero(),
         }),
-        decider(MEMORY, move |_, key| ask(&memory, keyspace, key, quota)),
-        decider("the same, a remainder in the quota", move |_, key| {
-            ask(&remainder, keyspace, key, fractional)
-        }),
+        decider(MEMORY, move |_, key| ask(&memory, &rule, key, &quota)),
+        decider("the same, a remainder in the quota", move |_, key| ask(&remainder, &rule, key, &fractional)),
         decider(PREBUILT, move |index, _| allowed(prebuilt.decide_now(&requests[index]))),
         decider("RateLimiter::check_now", move |_, key| now.check_now(key).is_some_and(|d| d.allowed)),
         decider(CHECK, move |_, key| {
@@ -87,8 +82,8 @@ pub(crate) fn governor(quota: Quota) -> Result<DefaultKeyedRateLimiter<String>, 
 }
 
 /// Asks for one permit of a key.
-pub(crate) fn ask(memory: &Memory, keyspace: Keyspace, key: &str, quota: Quota) -> bool {
-    benches::request(keyspace, key, quota).is_ok_and(|request: Request| allowed(memory.decide_now(&request)))
+pub(crate) fn ask(memory: &Memory, rule: &Keyspaces, key: &str, quota: &Quota) -> bool {
+    allowed(memory.decide_now(&Request::by_key(rule, key.as_bytes(), quota, 1)))
 }
 
 fn allowed(answer: Option<Result<Verdict, BackendError>>) -> bool {

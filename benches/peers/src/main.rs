@@ -14,11 +14,8 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Odd, so that the median is one of them.
-const REPETITIONS: usize = 9;
-
-/// Decisions of a thread in one turn: some tens of milliseconds.
-const DECISIONS: usize = 300_000;
+/// Decisions of a thread in all turns of a contestant.
+const DECISIONS: usize = 2_700_000;
 
 /// The highest ratios to governor, asked with a `String` at hand, that pass.
 const FLOORS: [(&str, f64); 2] = [(contestant::MEMORY, 1.0), (contestant::CHECK, 1.5)];
@@ -32,6 +29,19 @@ struct Scenario {
     fractional: Quota,
     /// What each contestant must answer, once its keys have been used.
     allowed: bool,
+}
+
+impl Scenario {
+    /// Decisions of a thread in one turn: each key a few times, and short where few keys allow it, so that most turns
+    /// are not interrupted.
+    fn turn(&self) -> usize {
+        3 * self.keys.max(10_000)
+    }
+
+    /// Odd, so that the median is one of them.
+    fn repetitions(&self) -> usize {
+        DECISIONS / self.turn() | 1
+    }
 }
 
 /// What one contestant took for a decision, by repetition.
@@ -73,19 +83,19 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn measure(scenario: &Scenario) -> Result<Vec<Times>, Box<dyn Error>> {
     let keys = keys(scenario.keys);
     let orders: Vec<_> =
-        (1..).map(|seed| order(keys.len(), DECISIONS, seed)).take(scenario.threads).collect();
+        (1..).map(|seed| order(keys.len(), scenario.turn(), seed)).take(scenario.threads).collect();
     let contestants = contestants(scenario.quota, scenario.fractional, &keys)?;
     for contestant in &contestants {
         // Every key once, so that none is new in the turns, and those who deny start to.
         contestant.run(&keys, &(0..keys.len()).collect::<Vec<_>>());
     }
     let mut times: Vec<_> = contestants.iter().map(|c| Times { name: c.name(), ns: Vec::new() }).collect();
-    for repetition in 0..REPETITIONS {
+    for repetition in 0..scenario.repetitions() {
         for turn in 0..contestants.len() {
             let place = (turn + repetition) % contestants.len();
             let (contestant, times) = (&*contestants[place], &mut times[place]);
             let (ns, admitted) = run(contestant, &keys, &orders);
-            let expected = if scenario.allowed { scenario.threads * DECISIONS } else { 0 };
+            let expected = if scenario.allowed { scenario.threads * scenario.turn() } else { 0 };
             if admitted != expected {
                 return Err(format!("{}: {admitted} admitted, not {expected}", contestant.name()).into());
             }

@@ -1,8 +1,9 @@
 //! One independently locked part of the store.
 
-use super::table::{Name, Slot, Stored, Tables};
+use super::table::{Slot, Stored, Tables};
 use crate::algorithm::{Log, SlidingLog};
 use crate::decision::Decision;
+use crate::key::StorageKey;
 use crate::quota::Quota;
 use crate::time::Timestamp;
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// One check, on its way through a shard.
 #[derive(Clone, Copy)]
 pub(super) struct Visit<'a> {
-    pub(super) name: Name<'a>,
-    pub(super) hash: u64,
+    pub(super) key: &'a StorageKey,
     pub(super) quota: &'a Quota,
     pub(super) cost: u64,
     pub(super) now: Timestamp,
@@ -32,7 +32,6 @@ pub(super) struct Shard {
     sweep_at: usize,
     /// ... and the instant.
     next_sweep: u64,
-    hasher: ahash::RandomState,
 }
 
 /// Entries of all the store's logs, beyond one per log.
@@ -80,7 +79,7 @@ macro_rules! with_algorithm {
 pub(super) use with_algorithm;
 
 impl Shard {
-    pub(super) fn new(capacity: usize, logs: Arc<LogRoom>, grace: u64, hasher: ahash::RandomState) -> Self {
+    pub(super) fn new(capacity: usize, logs: Arc<LogRoom>, grace: u64) -> Self {
         Self {
             own: Tables::default(),
             shared: Tables::default(),
@@ -89,7 +88,6 @@ impl Shard {
             grace,
             sweep_at: FEW_KEYS.min(capacity),
             next_sweep: 0,
-            hasher,
         }
     }
 
@@ -108,30 +106,31 @@ impl Shard {
     /// Whether two visits of a request of so many `checks` may take from one shared state: neither has its own,
     /// and there may not be room for all.
     pub(super) fn may_share(&mut self, a: &Visit<'_>, b: &Visit<'_>, checks: usize) -> bool {
-        let newcomer = |shard: &mut Self, v: &Visit<'_>| !shard.has_own(v.name, v.hash);
-        a.shared_name().as_name() == b.shared_name().as_name()
+        let newcomer = |shard: &mut Self, v: &Visit<'_>| !shard.has_own(v.key);
+        a.shared_key() == b.shared_key()
             && self.own.len().saturating_add(checks) > self.capacity
             && newcomer(self, a)
             && newcomer(self, b)
     }
 
     /// Forgets a key; whether it is so, which it is not for one that may live on in an overflow state.
-    pub(super) fn reset(&mut self, name: Name<'_>, hash: u64) -> bool {
-        with_algorithm!(name.keyspace.algorithm(), A => self.reset_by::<A>(name, hash))
+    pub(super) fn reset(&mut self, key: &StorageKey) -> bool {
+        with_algorithm!(key.keyspace().algorithm(), A => self.reset_by::<A>(key))
     }
 
-    fn reset_by<A: Stored>(&mut self, name: Name<'_>, hash: u64) -> bool {
-        let shares = A::table(&mut self.shared).names().any(|shared| {
-            shared.keyspace == name.keyspace && shared.bytes.last() == Some(&shared_index(hash))
-        });
+    fn reset_by<A: Stored>(&mut self, key: &StorageKey) -> bool {
+        let is_its = |(keyspace, shared): (_, &[u8])| {
+            keyspace == key.keyspace() && shared.last() == Some(&shared_index(key.hash()))
+        };
+        let shares = A::table(&mut self.shared).keys().any(is_its);
         let own = A::table(&mut self.own);
-        let Some(slot) = own.find(name, hash) else { return !shares };
+        let Some(slot) = own.find(key) else { return !shares };
         self.logs.count::<A>(slot.state(), &A::State::default());
         if shares {
             // Without a slot of its own it would go on from the shared state.
             *slot = A::Slot::new(A::State::default(), 0);
         } else {
-            own.remove(name, hash);
+            own.remove(key);
         }
         true
     }
@@ -141,8 +140,8 @@ impl Shard {
         (self.own.len(), self.shared.len())
     }
 
-    fn has_own(&mut self, name: Name<'_>, hash: u64) -> bool {
-        with_algorithm!(name.keyspace.algorithm(), A => A::table(&mut self.own).find(name, hash).is_some())
+    fn has_own(&mut self, key: &StorageKey) -> bool {
+        with_algorithm!(key.keyspace().algorithm(), A => A::table(&mut self.own).find(key).is_some())
     }
 
     #[inline]
@@ -156,7 +155,7 @@ impl Shard {
     /// Decides for a key that has a state of its own.
     #[inline(always)]
     pub(super) fn decide_known<A: Stored>(&mut self, visit: &Visit<'_>) -> Option<Decision> {
-        let slot = A::table(&mut self.own).find(visit.name, visit.hash)?;
+        let slot = A::table(&mut self.own).find(visit.key)?;
         Some(self.logs.step::<A>(slot, visit))
     }
 
@@ -170,9 +169,8 @@ impl Shard {
             return decision;
         }
         let has_room = self.has_room(visit);
-        let shared_name = visit.shared_name();
-        let shared_hash = self.hasher.hash_one(shared_name.as_name());
-        let copy = match A::table(&mut self.shared).find(shared_name.as_name(), shared_hash) {
+        let shared_key = visit.shared_key();
+        let copy = match A::table(&mut self.shared).find(&shared_key) {
             Some(slot) if !has_room => return self.logs.step::<A>(slot, visit),
             Some(slot) => slot.state().clone(),
             None => A::State::default(),
@@ -180,25 +178,22 @@ impl Shard {
         let mut slot = A::Slot::new(copy, 0);
         self.logs.count::<A>(&A::State::default(), slot.state());
         let decision = self.logs.step::<A>(&mut slot, visit);
-        let hasher = |name: Name<'_>| self.hasher.hash_one(name);
         if has_room {
-            A::table(&mut self.own).insert(visit.name, visit.hash, slot, hasher);
+            A::table(&mut self.own).insert(visit.key, slot);
         } else {
-            A::table(&mut self.shared).insert(shared_name.as_name(), shared_hash, slot, hasher);
+            A::table(&mut self.shared).insert(&shared_key, slot);
         }
         decision
     }
 
     fn preview_by<A: Stored>(&mut self, visit: &Visit<'_>, earlier: u64) -> Decision {
-        let &Visit { name, hash, quota, now, cost, .. } = visit;
+        let &Visit { key, quota, now, cost, .. } = visit;
         let joint = if cost == 0 { 0 } else { cost.saturating_add(earlier) };
         let look = |state: &A::State| A::decide(&A::read(state, quota, joint, now), quota, joint, now);
-        if let Some(slot) = A::table(&mut self.own).find(name, hash) {
+        if let Some(slot) = A::table(&mut self.own).find(key) {
             return look(slot.state());
         }
-        let shared_name = visit.shared_name();
-        let shared_hash = self.hasher.hash_one(shared_name.as_name());
-        match A::table(&mut self.shared).find(shared_name.as_name(), shared_hash) {
+        match A::table(&mut self.shared).find(&visit.shared_key()) {
             Some(slot) => look(slot.state()),
             None => look(&A::State::default()),
         }
@@ -209,11 +204,10 @@ impl Shard {
     fn has_room(&mut self, visit: &Visit<'_>) -> bool {
         let now = visit.now.as_micros();
         if self.own.len() >= self.sweep_at && visit.may_drop && now >= self.next_sweep {
-            let hasher = |name: Name<'_>| self.hasher.hash_one(name);
             let forgotten = |log: &Log| self.logs.count::<SlidingLog>(log, &Log::default());
             let reset_by = now.saturating_sub(self.grace);
-            self.own.sweep(reset_by, hasher, forgotten);
-            self.shared.sweep(reset_by, hasher, forgotten);
+            self.own.sweep(reset_by, forgotten);
+            self.shared.sweep(reset_by, forgotten);
             let keys = self.own.len();
             self.sweep_at = (2 * keys).max(FEW_KEYS).min(self.capacity);
             self.next_sweep = now.saturating_add(SWEEP_PAUSE.saturating_mul(keys as u64));
@@ -271,27 +265,16 @@ impl Visit<'_> {
         Self { cost: 0, ..*self }
     }
 
-    /// What the overflow state is filed under that this visit shares when there is no room.
-    fn shared_name(&self) -> SharedName<'_> {
+    /// What the overflow state is filed under that this visit shares when there is no room: the quota's numbers, and
+    /// the index among its overflow states.
+    fn shared_key(&self) -> StorageKey {
         let mut bytes = [0; 25];
         let numbers = [self.quota.limit(), self.quota.window_micros(), self.quota.capacity()];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
-        bytes[24] = shared_index(self.hash);
-        SharedName { name: self.name, bytes }
-    }
-}
-
-/// A quota's numbers, and the index among its overflow states.
-struct SharedName<'a> {
-    name: Name<'a>,
-    bytes: [u8; 25],
-}
-
-impl SharedName<'_> {
-    fn as_name(&self) -> Name<'_> {
-        Name { keyspace: self.name.keyspace, bytes: &self.bytes }
+        bytes[24] = shared_index(self.key.hash());
+        self.key.keyspace().key(&bytes)
     }
 }
 
