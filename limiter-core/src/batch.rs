@@ -1,5 +1,9 @@
 //! A batch on its way to a store and back, for stores that decide a whole batch in one trip.
 
+mod reply;
+
+pub use reply::Reply;
+
 use crate::algorithm::Reading;
 use crate::decision::Verdict;
 use crate::key::StorageKey;

@@ -1,8 +1,8 @@
 //! A batch on its way to the function `decide` and back: packed once, unpacked once.
 
 use crate::error::{malformed, too_many_checks};
-use limiter_core::algorithm::{BucketReading, CounterReading, LogReading, Reading, WindowReading};
-use limiter_core::batch::{self, Answer, Entry};
+use limiter_core::algorithm::{BucketReading, Reading};
+use limiter_core::batch::{self, Answer, Entry, Reply};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, Timestamp, Verdict};
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ impl<'a> Batch<'a> {
 
     /// The verdicts that the function answered, one per request; `None` if the answer is not of its form.
     pub(crate) fn verdicts(&self, reply: Vec<i64>) -> Option<Vec<Result<Verdict, BackendError>>> {
-        let mut reply = Reader(reply.into_iter());
+        let mut reply = Reply::new(reply);
         let clock = Timestamp::from_micros(reply.number()?).ok()?;
         let answers: Option<Vec<Answer>> =
             self.batch.entries().map(|entry| reply.answer(&entry, clock)).collect();
@@ -94,7 +94,7 @@ impl<'a> Batch<'a> {
             *answers.get_mut(place)? = Some(Answer { now, granted, readings });
         }
         if let Some(others) = taken.others {
-            let mut others = Reader(others.into_iter());
+            let mut others = Reply::new(others);
             let clock = Timestamp::from_micros(others.number()?).ok()?;
             for place in &self.order {
                 if answers[*place].is_none() {
@@ -241,46 +241,4 @@ fn count(count: usize) -> i64 {
 
 fn window(quota: &Quota) -> u64 {
     u64::try_from(quota.window().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// The function's integers, one after another.
-struct Reader(std::vec::IntoIter<i64>);
-
-impl Reader {
-    fn number(&mut self) -> Option<u64> {
-        u64::try_from(self.0.next()?).ok()
-    }
-
-    /// A number, or -1 for none.
-    fn perhaps(&mut self) -> Option<Option<u64>> {
-        let number = self.0.next()?;
-        if number == -1 { Some(None) } else { u64::try_from(number).ok().map(Some) }
-    }
-
-    fn answer(&mut self, entry: &Entry<'_>, clock: Timestamp) -> Option<Answer> {
-        let granted = self.number()?;
-        let checks = entry.request.checks().iter();
-        let readings = checks.map(|check| self.reading(&check.quota)).collect::<Option<_>>()?;
-        Some(Answer { now: entry.request.instant().unwrap_or(clock), granted, readings })
-    }
-
-    fn reading(&mut self, quota: &Quota) -> Option<Reading> {
-        Some(match quota.algorithm() {
-            Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-                Reading::Bucket(BucketReading::new(self.number()?, self.number()?))
-            }
-            Algorithm::FixedWindow => Reading::Window(WindowReading::new(self.number()?, self.number()?)),
-            Algorithm::SlidingLog => Reading::Log(LogReading::new(
-                self.number()?,
-                self.number()?,
-                self.perhaps()?,
-                self.perhaps()?,
-            )),
-            Algorithm::SlidingCounter => {
-                let (deciding, current, previous) = (self.number()?, self.number()?, self.number()?);
-                let elapsed = deciding % window(quota);
-                Reading::Counter(CounterReading::new(deciding - elapsed, elapsed / 1_000, current, previous))
-            }
-        })
-    }
 }

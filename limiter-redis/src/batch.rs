@@ -2,8 +2,7 @@
 
 use crate::error::{malformed, too_many_checks};
 use crate::script::{Needs, Source, decide_alone};
-use limiter_core::algorithm::{BucketReading, CounterReading, LogReading, Reading, WindowReading};
-use limiter_core::batch::{self, Entry};
+use limiter_core::batch::{self, Entry, Reply};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, StorageKey, Timestamp, Verdict};
 use redis::Value;
 use std::time::Duration;
@@ -109,11 +108,11 @@ impl<'a> Batch<'a> {
 
     /// What the script answered to each entry, and how many states were corrupt; `None` if it is not of its form.
     pub(crate) fn answers(&self, reply: Value) -> Option<(u64, Vec<Answer>)> {
-        let Value::Array(numbers) = reply else { return None };
-        let mut reply = Reader(numbers.into_iter());
-        let clock = reply.number()?;
+        let Value::BulkString(packed) = reply else { return None };
+        let mut reply = Reply::new(packed.as_chunks().0.iter().map(integer));
+        let clock = Timestamp::from_micros(reply.number()?).ok()?;
         let corrupt = reply.number()?;
-        let answer = |entry: Entry<'_>| Answer::read(&mut reply, entry.request, clock);
+        let answer = |entry: Entry<'_>| Answer::read(&mut reply, &entry, clock);
         Some((corrupt, self.batch.entries().map(answer).collect::<Option<_>>()?))
     }
 
@@ -131,6 +130,14 @@ fn requests_alone(batch: &batch::Batch<'_>) -> Option<Algorithm> {
         ([check], None) => Some(check.quota.algorithm()),
         _ => None,
     }
+}
+
+/// A number of the reply; what is no integer below 2^53 is less than any number there is.
+#[expect(clippy::cast_possible_truncation, reason = "an integer that fits, as it was compared")]
+fn integer(double: &[u8; 8]) -> i64 {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let double = f64::from_le_bytes(*double);
+    if double.fract() == 0.0 && double.abs() < EXACT { double as i64 } else { i64::MIN }
 }
 
 /// The argument of the script that gives back what a check, answered by itself, has taken.
@@ -152,16 +159,15 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn read(reply: &mut Reader, request: &Request, clock: u64) -> Option<Self> {
-        let now = match request.instant() {
-            Some(at) => at,
-            None => Timestamp::from_micros(clock).ok()?,
-        };
-        let granted = reply.number()?;
-        let first_number = reply.peek();
-        let readings =
-            request.checks().iter().map(|check| reply.reading(&check.quota)).collect::<Option<_>>()?;
-        Some(Self { answer: batch::Answer { now, granted, readings }, first_number })
+    fn read(
+        reply: &mut Reply<impl Iterator<Item = i64> + Clone>,
+        entry: &Entry<'_>,
+        clock: Timestamp,
+    ) -> Option<Self> {
+        let mut ahead = reply.clone();
+        let (_granted, first_number) = (ahead.number()?, ahead.number()?);
+        let answer = reply.answer(entry, clock)?;
+        Some(Self { answer, first_number })
     }
 }
 
@@ -225,54 +231,4 @@ impl Writer {
 
 fn window(quota: &Quota) -> u64 {
     u64::try_from(quota.window().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// The script's integers, one after another.
-struct Reader(std::vec::IntoIter<Value>);
-
-impl Reader {
-    fn int(&mut self) -> Option<i64> {
-        match self.0.next()? {
-            Value::Int(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    /// The number that comes next; 0 if it is none.
-    fn peek(&self) -> u64 {
-        match self.0.as_slice().first() {
-            Some(Value::Int(number)) => u64::try_from(*number).unwrap_or(0),
-            _ => 0,
-        }
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        u64::try_from(self.int()?).ok()
-    }
-
-    /// A number, or -1 for none.
-    fn perhaps(&mut self) -> Option<Option<u64>> {
-        let number = self.int()?;
-        if number == -1 { Some(None) } else { u64::try_from(number).ok().map(Some) }
-    }
-
-    fn reading(&mut self, quota: &Quota) -> Option<Reading> {
-        Some(match quota.algorithm() {
-            Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-                Reading::Bucket(BucketReading::new(self.number()?, self.number()?))
-            }
-            Algorithm::FixedWindow => Reading::Window(WindowReading::new(self.number()?, self.number()?)),
-            Algorithm::SlidingLog => Reading::Log(LogReading::new(
-                self.number()?,
-                self.number()?,
-                self.perhaps()?,
-                self.perhaps()?,
-            )),
-            Algorithm::SlidingCounter => {
-                let (deciding, current, previous) = (self.number()?, self.number()?, self.number()?);
-                let elapsed = deciding % window(quota);
-                Reading::Counter(CounterReading::new(deciding - elapsed, elapsed / 1_000, current, previous))
-            }
-        })
-    }
 }

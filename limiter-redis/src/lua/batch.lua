@@ -8,8 +8,9 @@
 --            request   at d (us since the epoch; below 0: this server's clock), count I4 (how many equal ones in a
 --                      row; 0: one that is not to be taken), checks H
 --            check     key H, quota H (both from 1), cost d
--- Reply    integers: this server's clock in us (0 if nobody asked), how many states were corrupt, then for each
---          request how many of its `count` were granted and, for each check, what was read: see each algorithm
+-- Reply    doubles, packed little-endian, as a client takes one string apart faster than many integers: this server's
+--          clock in us (0 if nobody asked), how many states were corrupt, then for each request how many of its `count`
+--          were granted and, for each check, what was read: see each algorithm
 -- Writes   the states of granted requests, each once, with a time to live; nothing before all is decided
 --
 -- Numbers are integers below 2^53, which a double holds exactly. None becomes text but by `%d`.

@@ -24,4 +24,4 @@ if granted > 0 and n > 0 then
   WRITE
   redis.call('SET', KEYS[1], value, 'PX', string.format('%d', math.max(ttl, 1)))
 end
-return { clock, corrupt, granted, r1, r2, r3 }
+return struct.pack('<dddddd', clock, corrupt, granted, r1, r2, r3 or 0)
