@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 /// Why a backend gave no answer. A denial is not one: it is an answer.
 ///
-/// One word wide, and cheap to clone: one failed trip fails all that it carried. `Display` prints what happened
-/// and leaves the cause to [`source`](std::error::Error::source); neither prints a key.
+/// One word wide, and cheap to clone: one failed trip fails all that it carried, each with a clone of one error, so
+/// that whoever counts failures can [tell](Self::is_same_failure). `Display` prints what happened and leaves the
+/// cause to [`source`](std::error::Error::source); neither prints a key.
 ///
 /// # Example
 /// ```
@@ -18,7 +19,7 @@ use std::sync::Arc;
 /// assert!(error.is_outage());
 /// ```
 #[derive(Clone)]
-pub struct BackendError(Box<Details>);
+pub struct BackendError(Arc<Details>);
 
 #[derive(Clone)]
 struct Details {
@@ -40,6 +41,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The store gave no answer in time.
     Timeout,
+    /// This process has as much under way as it may; nothing was sent.
+    Overloaded,
     /// Others were faster each time that it was tried.
     Contention,
     /// What the store holds under the key is no state.
@@ -67,13 +70,13 @@ impl BackendError {
         operation: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self(Box::new(Details { kind, effect, backend, operation, message: message.into(), source: None }))
+        Self(Arc::new(Details { kind, effect, backend, operation, message: message.into(), source: None }))
     }
 
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into().into());
+        Arc::make_mut(&mut self.0).source = Some(source.into().into());
         self
     }
 
@@ -95,6 +98,12 @@ impl BackendError {
         self.0.backend
     }
 
+    /// Whether the two are clones of one error: one failure, which hit many requests.
+    #[must_use]
+    pub fn is_same_failure(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether the store is away or too slow, and will be back by itself.
     #[must_use]
     pub fn is_outage(&self) -> bool {
@@ -108,6 +117,7 @@ impl fmt::Display for ErrorKind {
             Self::Config => "config",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
+            Self::Overloaded => "overloaded",
             Self::Contention => "contention",
             Self::Corrupt => "corrupt",
             Self::Unexpected => "unexpected",
@@ -140,5 +150,22 @@ impl fmt::Debug for BackendError {
 impl StdError for BackendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error() -> BackendError {
+        BackendError::new(ErrorKind::Timeout, Effect::Unknown, "store", "decide", "no reply")
+    }
+
+    #[test]
+    fn clones_are_one_failure_and_equal_errors_are_two() {
+        let one = error();
+        assert!(one.is_same_failure(&one.clone()));
+        assert!(!one.is_same_failure(&error()));
+        assert!(!one.is_same_failure(&one.clone().with_source("why")), "its cause is another failure's");
     }
 }

@@ -91,7 +91,7 @@ impl Server {
         asking: bool,
     ) -> Result<Outcome, BackendError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(unsent(ErrorKind::Unavailable, operation, "too many calls are in flight"));
+            return Err(unsent(ErrorKind::Overloaded, operation, "too many calls are in flight"));
         };
         let send_by = patience.send_by();
         let mut connection = self.link.connection(operation, send_by).await?;

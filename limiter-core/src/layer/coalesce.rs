@@ -50,7 +50,7 @@ use tokio::time::{Instant, timeout_at};
 ///
 /// # Errors
 /// Besides the inner backend's:
-/// - `Unavailable`, not applied: the queue is full;
+/// - `Overloaded`, not applied: the queue is full;
 /// - `Timeout`, not applied: still waiting at the deadline; unknown: on its way at its trip's last deadline;
 /// - `Config`, not applied: the call would have to wait, and there is no tokio runtime;
 /// - `Unexpected`, unknown: while the trip was on its way the inner backend panicked or the runtime shut down, or
@@ -202,7 +202,7 @@ impl<B: Backend> Coalesce<B> {
         if answers.len() == batch.len() {
             return answers;
         }
-        let missing = std::iter::repeat_with(|| Err(unanswered(self.name())));
+        let missing = std::iter::repeat(Err(unanswered(self.name())));
         answers.into_iter().chain(missing).take(batch.len()).collect()
     }
 
@@ -219,7 +219,7 @@ impl<B: Backend> Coalesce<B> {
                 None => (&mut reply).await,
                 Some(deadline) => match timeout_at(deadline, &mut reply).await {
                     Ok(replied) => replied,
-                    Err(_) if ticket.withdraw() => return all(batch, || late(self.name())),
+                    Err(_) if ticket.withdraw() => return all(batch, &late(self.name())),
                     Err(_) => (&mut reply).await,
                 },
             };
@@ -227,10 +227,10 @@ impl<B: Backend> Coalesce<B> {
             match replied {
                 Ok(Reply::Answers(answers)) => return answers,
                 Ok(Reply::Again) => {}
-                Err(_) => return all(batch, || lost(self.name())),
+                Err(_) => return all(batch, &lost(self.name())),
             }
         }
-        all(batch, || no_runtime(self.name()))
+        all(batch, &no_runtime(self.name()))
     }
 
     fn enqueue<'q>(
@@ -247,10 +247,11 @@ impl<B: Backend> Coalesce<B> {
     }
 
     fn refused(&self, refusal: Refusal, batch: &[Request]) -> Vec<Answer> {
-        all(batch, || match refusal {
+        let error = match refusal {
             Refusal::Full => full(self.name()),
             Refusal::NoRuntime => no_runtime(self.name()),
-        })
+        };
+        all(batch, &error)
     }
 }
 
@@ -308,8 +309,9 @@ impl<B: Backend> fmt::Debug for Coalesce<B> {
     }
 }
 
-fn all(batch: &[Request], error: impl Fn() -> BackendError) -> Vec<Answer> {
-    batch.iter().map(|_| Err(error())).collect()
+/// One failure, which hits the whole call.
+fn all(batch: &[Request], error: &BackendError) -> Vec<Answer> {
+    batch.iter().map(|_| Err(error.clone())).collect()
 }
 
 /// Whether it is not to be sent any more.
@@ -324,7 +326,7 @@ fn late(backend: &'static str) -> BackendError {
 
 fn full(backend: &'static str) -> BackendError {
     let message = "the queue is full";
-    BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, backend, "decide", message)
+    BackendError::new(ErrorKind::Overloaded, Effect::NotApplied, backend, "decide", message)
 }
 
 fn no_runtime(backend: &'static str) -> BackendError {

@@ -3,9 +3,9 @@
 use crate::fake_store::{Act, FakeStore, ask, error_of};
 use crate::now_or_never::now_or_never;
 use crate::{
-    LOST, NO_RUNTIME, always, answers, callers, count, ids, is_empty, layer, ms, settle, some, spawn,
+    Answer, LOST, NO_RUNTIME, always, answers, callers, count, ids, is_empty, layer, ms, settle, some, spawn,
 };
-use limiter_core::Backend;
+use limiter_core::{Backend, BackendError};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,13 +30,21 @@ async fn a_panic_of_the_store_is_an_error_of_its_batch_alone() {
     let behind = callers(&layer, 6..=20);
     let start = Instant::now();
     assert_eq!(ids(&answers(first).await), some([1]));
-    for answer in answers(unlucky).await {
-        assert_eq!(error_of(&answer), LOST);
+    let unlucky = answers(unlucky).await;
+    for answer in &unlucky {
+        assert_eq!(error_of(answer), LOST);
     }
+    assert!(is_one_failure(&unlucky), "one trip failed, once");
     assert_eq!(start.elapsed(), ms(3));
     assert_eq!(ids(&answers(behind).await), some(6..=20));
     assert!(is_empty(&layer));
     assert_eq!(ids(&answers(callers(&layer, 21..=40)).await), some(21..=40));
+}
+
+/// Whether all are clones of one error.
+fn is_one_failure(answers: &[Answer]) -> bool {
+    let errors: Vec<&BackendError> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    errors.len() == answers.len() && errors.windows(2).all(|pair| pair[0].is_same_failure(pair[1]))
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ type Answer = Result<Verdict, BackendError>;
 
 const LATE: Option<(ErrorKind, Effect)> = Some((ErrorKind::Timeout, Effect::NotApplied));
 const GIVEN_UP: Option<(ErrorKind, Effect)> = Some((ErrorKind::Timeout, Effect::Unknown));
-const FULL: Option<(ErrorKind, Effect)> = Some((ErrorKind::Unavailable, Effect::NotApplied));
+const FULL: Option<(ErrorKind, Effect)> = Some((ErrorKind::Overloaded, Effect::NotApplied));
 const NO_RUNTIME: Option<(ErrorKind, Effect)> = Some((ErrorKind::Config, Effect::NotApplied));
 const LOST: Option<(ErrorKind, Effect)> = Some((ErrorKind::Unexpected, Effect::Unknown));
 

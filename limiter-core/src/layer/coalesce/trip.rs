@@ -121,7 +121,7 @@ impl Trip {
         }
     }
 
-    /// Brings everyone on board what is theirs.
+    /// Brings everyone on board what is theirs; who has no answer, a clone of one error.
     fn answer(
         &mut self,
         answers: Vec<Answer>,
@@ -130,12 +130,14 @@ impl Trip {
     ) {
         self.requests.clear();
         let mut answers = answers.into_iter();
+        let mut failure = None;
         for Passenger { asked, late: places, reply } in self.passengers.drain(..) {
             let answer = |place| {
                 if places.binary_search(&place).is_ok() {
                     return Err(late(backend));
                 }
-                answers.next().unwrap_or_else(|| Err(missing(backend)))
+                let failed = || Err(failure.get_or_insert_with(|| missing(backend)).clone());
+                answers.next().unwrap_or_else(failed)
             };
             let own = (0..asked).map(answer).collect();
             // A caller that has gone needs no answer.
