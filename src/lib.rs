@@ -35,7 +35,7 @@ mod connect;
 pub use connect::{ConnectError, connect};
 pub use limiter_core::{
     Algorithm, Backend, BackendError, Caller, Check, Coalesce, CoalesceConfig, CoalesceUsage, Decision,
-    Effect, Error, ErrorKind, Keyspace, Keyspaces, NameError, OnError, Origin, Placement, Quota,
+    Effect, Error, ErrorKind, Keyspace, Keyspaces, Locality, NameError, OnError, Origin, Placement, Quota,
     QuotaBuilder, QuotaError, QuotaParseError, RateLimiter, RateLimiterBuilder, Request, RequestError, Rule,
     RuleDecision, RulesVerdict, Scope, Shard, StorageKey, Timestamp, TimestampError, Verdict, algorithm,
 };

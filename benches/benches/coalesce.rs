@@ -8,8 +8,8 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use limiter_core::{
-    Algorithm, Backend, BackendError, Coalesce, CoalesceConfig, Decision, Memory, Quota, QuotaError, Request,
-    Shard, StorageKey, Verdict,
+    Algorithm, Backend, BackendError, Coalesce, CoalesceConfig, Decision, Locality, Memory, Quota,
+    QuotaError, Request, Shard, StorageKey, Verdict,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -54,6 +54,10 @@ impl Backend for Yielding {
 
     async fn ready(&self) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

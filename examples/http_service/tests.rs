@@ -8,8 +8,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request as HttpRequest, Response, StatusCode};
 use distributed_rate_limiter::algorithm::{FixedWindow, Step, TokenBucket};
 use distributed_rate_limiter::{
-    Backend, BackendError, Effect, ErrorKind, Memory, OnError, Quota, QuotaError, RateLimiterBuilder,
-    Request, Shard, StorageKey, Timestamp, Verdict,
+    Backend, BackendError, Effect, ErrorKind, Locality, Memory, OnError, Quota, QuotaError,
+    RateLimiterBuilder, Request, Shard, StorageKey, Timestamp, Verdict,
 };
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -309,6 +309,10 @@ impl Backend for Flaky {
 
     async fn ready(&self) -> Result<(), BackendError> {
         self.store.ready().await
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

@@ -6,6 +6,7 @@ use crate::key::StorageKey;
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Everything that decides: a store, the in-process map, and each layer around another backend.
@@ -64,8 +65,22 @@ pub trait Backend: Send + Sync + 'static {
     /// What is wrong, in words for an operator.
     async fn ready(&self) -> Result<(), BackendError>;
 
+    /// How far away the answers are, and so what a limiter puts in front.
+    fn locality(&self) -> Locality;
+
     /// The store's name, for metrics and errors.
     fn name(&self) -> &'static str;
+}
+
+/// How far away a backend's answers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Locality {
+    /// In this process: [`Backend::decide_now`] answers every request, and nothing can be slow, wrong or gone.
+    InProcess,
+    /// Elsewhere, in one trip per call: it pays to carry many callers' requests together.
+    Remote,
+    /// Elsewhere, and what many callers ask is combined already.
+    Combining,
 }
 
 /// A part of a store that fails by itself, such as one server of a cluster.
@@ -80,8 +95,13 @@ pub enum Shard {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend + ?Sized> Backend for Arc<B> {
-    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
-        (**self).decide(batch).await
+    // Written out, as the macro would box the inner future once more.
+    fn decide<'s, 'b, 'f>(&'s self, batch: &'b [Request]) -> Deciding<'f>
+    where
+        's: 'f,
+        'b: 'f,
+    {
+        (**self).decide(batch)
     }
 
     fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
@@ -104,7 +124,14 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).ready().await
     }
 
+    fn locality(&self) -> Locality {
+        (**self).locality()
+    }
+
     fn name(&self) -> &'static str {
         (**self).name()
     }
 }
+
+/// What the trait's `decide` returns.
+type Deciding<'f> = Pin<Box<dyn Future<Output = Vec<Result<Verdict, BackendError>>> + Send + 'f>>;

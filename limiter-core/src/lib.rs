@@ -21,11 +21,11 @@ mod scope;
 mod time;
 
 pub use algorithm::Algorithm;
-pub use backend::{Backend, Shard};
+pub use backend::{Backend, Locality, Shard};
 pub use decision::{Decision, Origin, Verdict};
 pub use error::{BackendError, Effect, ErrorKind};
 pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};
-pub use layer::{Coalesce, CoalesceConfig, CoalesceUsage};
+pub use layer::{Coalesce, CoalesceConfig, CoalesceUsage, Deadline, DeadlineConfig};
 pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};
 pub use quota::{Quota, QuotaBuilder, QuotaError, QuotaParseError};

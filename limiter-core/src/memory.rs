@@ -4,7 +4,7 @@ mod entry;
 mod shard;
 mod table;
 
-use crate::backend::{Backend, Shard as StorePart};
+use crate::backend::{Backend, Locality, Shard as StorePart};
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
@@ -305,6 +305,10 @@ impl Backend for Memory {
 
     async fn ready(&self) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::InProcess
     }
 
     fn name(&self) -> &'static str {

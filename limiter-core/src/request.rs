@@ -155,6 +155,13 @@ impl Request {
         self
     }
 
+    /// The same request, to be given up at `latest` unless it already has an earlier deadline.
+    #[must_use]
+    pub(crate) fn by(&self, latest: Instant) -> Self {
+        let deadline = self.deadline.map_or(latest, |own| own.min(latest));
+        self.clone().with_deadline(deadline)
+    }
+
     /// The checks, each with another storage key.
     #[must_use]
     pub fn checks(&self) -> &[Check] {

@@ -4,10 +4,11 @@
 mod distant;
 
 use distant::Distant;
-use limiter_core::{Coalesce, CoalesceConfig, Memory};
+use limiter_core::{Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Memory};
 use limiter_testkit::Harness;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     limiter_testkit::main([
@@ -18,7 +19,13 @@ fn main() -> ExitCode {
             "coalesce-narrow",
             CoalesceConfig::new().eager(0).slots(NonZeroUsize::MIN).max_batch(NonZeroUsize::MIN),
         ),
+        Harness::new("deadline", async || Deadline::new(Distant(Memory::new()), patient())),
     ])
+}
+
+/// A busy machine may take long.
+fn patient() -> DeadlineConfig {
+    DeadlineConfig::new().decision(Duration::from_secs(20)).upkeep(Duration::from_secs(20))
 }
 
 fn coalesce(name: &'static str, config: CoalesceConfig) -> Harness {

@@ -6,9 +6,9 @@ mod now_or_never;
 
 use async_trait::async_trait;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Caller, Decision, Effect, Error, ErrorKind, Memory, OnError, Origin,
-    Quota, QuotaError, RateLimiter, RateLimiterBuilder, Request, Rule, Scope, Shard, StorageKey, Timestamp,
-    Verdict,
+    Algorithm, Backend, BackendError, Caller, Decision, Effect, Error, ErrorKind, Locality, Memory, OnError,
+    Origin, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Request, Rule, Scope, Shard, StorageKey,
+    Timestamp, Verdict,
 };
 use now_or_never::now_or_never;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,6 +115,10 @@ impl Backend for Scripted {
 
     async fn ready(&self) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

@@ -6,7 +6,8 @@ use crate::server::{Argument, Call, Failure, Patience, Server};
 use crate::{ready, retry, sweep};
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Effect, ErrorKind, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
+    Backend, BackendError, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard, StorageKey,
+    Verdict,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -238,6 +239,10 @@ impl Backend for Postgres {
 
     async fn ready(&self) -> Result<(), BackendError> {
         ready::check(&self.inner).await
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

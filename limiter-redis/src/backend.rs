@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use limiter_core::{
-    Backend, BackendError, Check, Effect, ErrorKind, Quota, QuotaError, Request, Shard, StorageKey,
+    Backend, BackendError, Check, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard, StorageKey,
     Timestamp, Verdict,
 };
 use std::collections::BTreeMap;
@@ -353,6 +353,10 @@ impl Backend for Redis {
 
     async fn ready(&self) -> Result<(), BackendError> {
         ready::check(self).await
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Check, Decision, Keyspace, Memory, Quota, QuotaError, Request, Shard, StorageKey,
-    Timestamp, Verdict,
+    Backend, BackendError, Check, Decision, Keyspace, Locality, Memory, Quota, QuotaError, Request, Shard,
+    StorageKey, Timestamp, Verdict,
 };
 use limiter_testkit::Harness;
 use std::future::Future;
@@ -79,6 +79,10 @@ impl Backend for Buggy {
 
     async fn ready(&self) -> Result<(), BackendError> {
         self.memory.ready().await
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

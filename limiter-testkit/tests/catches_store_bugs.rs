@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Quota, QuotaError, Request, Shard,
+    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard,
     StorageKey, Verdict,
 };
 use limiter_testkit::{Harness, Inside, Reference};
@@ -179,6 +179,10 @@ impl Backend for Vault {
 
     async fn ready(&self) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

@@ -4,7 +4,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
 use async_trait::async_trait;
-use limiter_core::{Backend, BackendError, Quota, QuotaError, Request, Shard, StorageKey, Verdict};
+use limiter_core::{Backend, BackendError, Locality, Quota, QuotaError, Request, Shard, StorageKey, Verdict};
 use limiter_testkit::servers::{resp::Connection, shared};
 use limiter_testkit::{Harness, Reference};
 use std::process::{Command, ExitCode};
@@ -70,6 +70,10 @@ impl Backend for Counter {
 
     async fn ready(&self) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

@@ -3,17 +3,18 @@
 mod queue;
 mod trip;
 
-use crate::backend::{Backend, Shard};
-use crate::decision::Verdict;
+use crate::backend::{Backend, Locality, Shard};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
+use crate::layer::parts::Parts;
+use crate::layer::{Answer, all_failed, last_deadline};
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
 use queue::{Queue, Refusal, Reply, Ticket};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
@@ -80,8 +81,7 @@ use tokio::time::{Instant, timeout_at};
 pub struct Coalesce<B> {
     inner: Arc<B>,
     config: CoalesceConfig,
-    /// By the part's number; made when it is first needed.
-    queues: Box<[OnceLock<Arc<Queue>>]>,
+    queues: Parts<Queue>,
     /// What is on its way over several parts; nothing ever waits in it.
     crossing: Queue,
 }
@@ -111,11 +111,6 @@ pub struct CoalesceUsage {
     /// Requests that those round trips carried.
     pub carried: u64,
 }
-
-type Answer = Result<Verdict, BackendError>;
-
-/// Parts of a store with a queue of their own: more than clusters have servers.
-const QUEUES: usize = 1_024;
 
 /// How often a call that lost the task which was to carry it looks for another: each time a runtime has shut down.
 const ATTEMPTS: usize = 3;
@@ -165,14 +160,13 @@ impl<B: Backend> Coalesce<B> {
     /// The layer around `inner`.
     #[must_use]
     pub fn new(inner: B, config: CoalesceConfig) -> Self {
-        let queues = (0..QUEUES).map(|_| OnceLock::new()).collect();
-        Self { inner: Arc::new(inner), config, queues, crossing: Queue::default() }
+        Self { inner: Arc::new(inner), config, queues: Parts::new(), crossing: Queue::default() }
     }
 
     /// What it holds now, and what it has done.
     #[must_use]
     pub fn usage(&self) -> CoalesceUsage {
-        let queues = self.queues.iter().filter_map(OnceLock::get).map(|queue| &**queue);
+        let queues = self.queues.known().map(|(_, queue)| &**queue);
         queues.chain([&self.crossing]).map(Queue::usage).fold(CoalesceUsage::default(), |sum, part| {
             CoalesceUsage {
                 queued: sum.queued + part.queued,
@@ -190,8 +184,7 @@ impl<B: Backend> Coalesce<B> {
         if shards.any(|shard| shard != Shard::One(number)) {
             return None;
         }
-        let position = usize::try_from(number).map_or(0, |number| number % QUEUES);
-        Some(self.queues[position].get_or_init(Arc::default))
+        Some(self.queues.get(number, |_| Queue::default()))
     }
 
     /// Sends the call as it is, in the caller's own future: nobody else depends on it.
@@ -208,7 +201,7 @@ impl<B: Backend> Coalesce<B> {
 
     /// Waits in the queue, and for the answers that a trip brings.
     async fn queued(&self, queue: &Arc<Queue>, batch: &[Request]) -> Vec<Answer> {
-        let deadline = trip::last_deadline(batch);
+        let deadline = last_deadline(batch);
         for _ in 0..ATTEMPTS {
             let (mut ticket, mut reply) = match self.enqueue(queue, batch) {
                 Ok(waiting) => waiting,
@@ -219,7 +212,7 @@ impl<B: Backend> Coalesce<B> {
                 None => (&mut reply).await,
                 Some(deadline) => match timeout_at(deadline, &mut reply).await {
                     Ok(replied) => replied,
-                    Err(_) if ticket.withdraw() => return all(batch, &late(self.name())),
+                    Err(_) if ticket.withdraw() => return all_failed(batch, &late(self.name())),
                     Err(_) => (&mut reply).await,
                 },
             };
@@ -227,10 +220,10 @@ impl<B: Backend> Coalesce<B> {
             match replied {
                 Ok(Reply::Answers(answers)) => return answers,
                 Ok(Reply::Again) => {}
-                Err(_) => return all(batch, &lost(self.name())),
+                Err(_) => return all_failed(batch, &lost(self.name())),
             }
         }
-        all(batch, &no_runtime(self.name()))
+        all_failed(batch, &no_runtime(self.name()))
     }
 
     fn enqueue<'q>(
@@ -251,7 +244,7 @@ impl<B: Backend> Coalesce<B> {
             Refusal::Full => full(self.name()),
             Refusal::NoRuntime => no_runtime(self.name()),
         };
-        all(batch, &error)
+        all_failed(batch, &error)
     }
 }
 
@@ -294,6 +287,13 @@ impl<B: Backend> Backend for Coalesce<B> {
         self.inner.ready().await
     }
 
+    fn locality(&self) -> Locality {
+        match self.inner.locality() {
+            Locality::InProcess => Locality::InProcess,
+            Locality::Remote | Locality::Combining => Locality::Combining,
+        }
+    }
+
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -307,11 +307,6 @@ impl<B: Backend> fmt::Debug for Coalesce<B> {
             .field("usage", &self.usage())
             .finish()
     }
-}
-
-/// One failure, which hits the whole call.
-fn all(batch: &[Request], error: &BackendError) -> Vec<Answer> {
-    batch.iter().map(|_| Err(error.clone())).collect()
 }
 
 /// Whether it is not to be sent any more.

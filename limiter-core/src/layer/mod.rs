@@ -8,12 +8,34 @@
 //! | DenyCache | a remembered denial costs nothing below it |
 //! | Degrade | answers whatever fails below it |
 //! | Breaker | while open, keeps callers out of the queue |
-//! | Deadline | counts the whole wait of one caller, the queue included |
+//! | [`Deadline`] | counts the whole wait of one caller, the queue included |
 //! | [`Coalesce`] | next to the store: what it sends is what travels |
 //! | store | |
 //!
-//! Of these, [`Coalesce`] exists. A store that combines requests per key by itself goes without it.
+//! Observe is still to come. A store that combines requests per key by itself
+//! ([`Locality::Combining`](crate::Locality::Combining)) goes without the latter.
 
 mod coalesce;
+mod deadline;
+mod parts;
 
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceUsage};
+pub use deadline::{Deadline, DeadlineConfig};
+
+use crate::decision::Verdict;
+use crate::error::BackendError;
+use crate::request::Request;
+use tokio::time::Instant;
+
+/// What a request is answered.
+type Answer = Result<Verdict, BackendError>;
+
+/// One failure, which hits the whole call.
+fn all_failed(batch: &[Request], error: &BackendError) -> Vec<Answer> {
+    batch.iter().map(|_| Err(error.clone())).collect()
+}
+
+/// When nobody waits for any of these any more; `None`: somebody waits without end.
+fn last_deadline(requests: &[Request]) -> Option<Instant> {
+    requests.iter().map(Request::deadline).reduce(|last, next| Some(last?.max(next?))).flatten()
+}

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Decision, Effect, ErrorKind, Keyspace, Memory, Quota,
+    Algorithm, Backend, BackendError, Check, Decision, Effect, ErrorKind, Keyspace, Locality, Memory, Quota,
     QuotaError, Request, Shard, StorageKey, Verdict,
 };
 use std::sync::{Arc, LazyLock, Mutex};
@@ -133,6 +133,10 @@ impl Backend for FakeStore {
 
     async fn ready(&self) -> Result<(), BackendError> {
         Err(BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, "fake", "ready", "away"))
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

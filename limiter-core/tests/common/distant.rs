@@ -1,7 +1,9 @@
 //! The in-process store as if it were far away.
 
 use async_trait::async_trait;
-use limiter_core::{Backend, BackendError, Memory, Quota, QuotaError, Request, Shard, StorageKey, Verdict};
+use limiter_core::{
+    Backend, BackendError, Locality, Memory, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
+};
 use tokio::task::yield_now;
 
 /// Answers only when asked to wait, and lets others run before and after it decides.
@@ -35,6 +37,10 @@ impl Backend for Distant {
 
     async fn ready(&self) -> Result<(), BackendError> {
         self.0.ready().await
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
     }
 
     fn name(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! The queue of one part of a store: who waits, how much is on its way, and who may leave.
 
-use super::{Answer, CoalesceConfig, CoalesceUsage};
+use super::{CoalesceConfig, CoalesceUsage};
+use crate::layer::Answer;
 use crate::request::Request;
 use parking_lot::Mutex;
 use std::collections::VecDeque;

@@ -1,9 +1,10 @@
 //! The task that carries what waits, one trip after another.
 
 use super::queue::{Call, Queue, Reply};
-use super::{Answer, CoalesceConfig, given_up, is_late, late, panicked, unanswered};
+use super::{CoalesceConfig, given_up, is_late, late, panicked, unanswered};
 use crate::backend::Backend;
 use crate::error::BackendError;
+use crate::layer::{Answer, last_deadline};
 use crate::request::Request;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -155,9 +156,4 @@ async fn caught<F: Future>(future: F) -> Option<F::Output> {
         Err(_) => Poll::Ready(None),
     })
     .await
-}
-
-/// When nobody waits for any of these any more; `None`: somebody waits without end.
-pub(super) fn last_deadline(requests: &[Request]) -> Option<Instant> {
-    requests.iter().map(Request::deadline).reduce(|last, next| Some(last?.max(next?))).flatten()
 }

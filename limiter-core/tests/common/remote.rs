@@ -1,0 +1,217 @@
+//! A store far away, which decides as it is defined and can be slow, wrong or gone.
+
+use async_trait::async_trait;
+use limiter_core::algorithm::{
+    Bucket, Counter, FixedWindow, LeakyBucket, Log, Reading, SlidingCounter, SlidingLog, Step, TokenBucket,
+    Window,
+};
+use limiter_core::{
+    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard,
+    StorageKey, Timestamp, Verdict,
+};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Shared by its clones.
+#[derive(Clone, Default)]
+pub(crate) struct Remote(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    states: Mutex<HashMap<StorageKey, State>>,
+    /// How each part is, by number; up unless it is said.
+    modes: Mutex<HashMap<u32, Mode>>,
+    calls: Mutex<Vec<Call>>,
+}
+
+/// A call of `decide`, when it came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) at: Instant,
+    /// Whether it asked where a key stands, and took nothing.
+    pub(crate) is_peek: bool,
+}
+
+/// How a part of the store is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(dead_code, reason = "not every test that includes this file needs all")]
+pub(crate) enum Mode {
+    /// It decides, and the answer takes so long.
+    Slow(Duration),
+    /// It never answers.
+    Hung,
+    /// It says no, all over the batch.
+    Failing(ErrorKind),
+    /// Peeks are answered, and nothing else.
+    ReadOnly,
+}
+
+/// One key; only the state of its algorithm is ever used.
+#[derive(Default)]
+struct State {
+    bucket: Bucket,
+    window: Window,
+    log: Log,
+    counter: Counter,
+}
+
+impl State {
+    fn read(&self, check: &Check, now: Timestamp) -> Reading {
+        let Check { quota, cost, .. } = check;
+        match quota.algorithm() {
+            Algorithm::TokenBucket => Reading::Bucket(TokenBucket::read(&self.bucket, quota, *cost, now)),
+            Algorithm::LeakyBucket => Reading::Bucket(LeakyBucket::read(&self.bucket, quota, *cost, now)),
+            Algorithm::FixedWindow => Reading::Window(FixedWindow::read(&self.window, quota, *cost, now)),
+            Algorithm::SlidingLog => Reading::Log(SlidingLog::read(&self.log, quota, *cost, now)),
+            Algorithm::SlidingCounter => {
+                Reading::Counter(SlidingCounter::read(&self.counter, quota, *cost, now))
+            }
+        }
+    }
+
+    fn take(&mut self, check: &Check, now: Timestamp) {
+        let Check { quota, cost, .. } = check;
+        let _ = match quota.algorithm() {
+            Algorithm::TokenBucket => TokenBucket::step(&mut self.bucket, quota, *cost, now),
+            Algorithm::LeakyBucket => LeakyBucket::step(&mut self.bucket, quota, *cost, now),
+            Algorithm::FixedWindow => FixedWindow::step(&mut self.window, quota, *cost, now),
+            Algorithm::SlidingLog => SlidingLog::step(&mut self.log, quota, *cost, now),
+            Algorithm::SlidingCounter => SlidingCounter::step(&mut self.counter, quota, *cost, now),
+        };
+    }
+}
+
+#[allow(dead_code, reason = "not every test that includes this file needs all")]
+impl Remote {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that is so from the start.
+    pub(crate) fn that_is(mode: Mode) -> Self {
+        let remote = Self::new();
+        remote.becomes(mode);
+        remote
+    }
+
+    /// Changes how the first part is.
+    pub(crate) fn becomes(&self, mode: Mode) {
+        self.part_becomes(0, mode);
+    }
+
+    pub(crate) fn part_becomes(&self, part: u32, mode: Mode) {
+        self.0.modes.lock().unwrap().insert(part, mode);
+    }
+
+    /// Up again, all of it.
+    pub(crate) fn is_back(&self) {
+        self.0.modes.lock().unwrap().clear();
+    }
+
+    /// Forgets all states, as a failover may.
+    pub(crate) fn loses_all(&self) {
+        self.0.states.lock().unwrap().clear();
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.0.calls.lock().unwrap().clone()
+    }
+
+    pub(crate) fn forget_calls(&self) {
+        self.0.calls.lock().unwrap().clear();
+    }
+
+    fn answer(&self, request: &Request) -> Verdict {
+        let (now, checks) = (request.now(), request.checks());
+        let mut states = self.0.states.lock().unwrap();
+        let read = |check: &Check| states.get(&check.key).unwrap_or(&State::default()).read(check, now);
+        let readings: Vec<Reading> = checks.iter().map(read).collect();
+        let verdict = Reading::verdict(checks, &readings, now).unwrap();
+        if verdict.allowed() {
+            for check in checks {
+                states.entry(check.key.clone()).or_default().take(check, now);
+            }
+        }
+        verdict
+    }
+
+    /// The worst of what the parts are that the batch needs.
+    fn mode(&self, batch: &[Request]) -> Option<Mode> {
+        let modes = self.0.modes.lock().unwrap();
+        let checks = batch.iter().flat_map(Request::checks);
+        let mut found: Vec<Mode> = checks.filter_map(|check| modes.get(&part(check)).copied()).collect();
+        found.sort_by_key(|mode| match mode {
+            Mode::Hung => 0,
+            Mode::Failing(_) => 1,
+            Mode::ReadOnly => 2,
+            Mode::Slow(_) => 3,
+        });
+        found.first().copied()
+    }
+}
+
+/// A key that begins with a digit is in that part, any other in the first.
+fn part(check: &Check) -> u32 {
+    check.key.bytes().first().filter(|byte| byte.is_ascii_digit()).map_or(0, |byte| u32::from(byte - b'0'))
+}
+
+#[async_trait]
+impl Backend for Remote {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        let is_peek = batch.iter().flat_map(Request::checks).all(|check| check.cost == 0);
+        self.0.calls.lock().unwrap().push(Call { at: Instant::now(), is_peek });
+        let failed = |kind| {
+            let error = BackendError::new(kind, Effect::NotApplied, "remote", "decide", "as it was told");
+            vec![Err(error); batch.len()]
+        };
+        match self.mode(batch) {
+            Some(Mode::Hung) => std::future::pending().await,
+            Some(Mode::Failing(kind)) => return failed(kind),
+            Some(Mode::ReadOnly) if !is_peek => return failed(ErrorKind::Unavailable),
+            Some(Mode::Slow(time)) => sleep(time).await,
+            Some(Mode::ReadOnly) | None => tokio::task::yield_now().await,
+        }
+        batch.iter().map(|request| Ok(self.answer(request))).collect()
+    }
+
+    fn decide_now(&self, _request: &Request) -> Option<Result<Verdict, BackendError>> {
+        None
+    }
+
+    fn shard(&self, request: &Request) -> Shard {
+        let mut parts = request.checks().iter().map(part);
+        let first = parts.next().unwrap_or(0);
+        if parts.all(|part| part == first) { Shard::One(first) } else { Shard::Many }
+    }
+
+    fn accepts(&self, _quota: &Quota) -> Result<(), QuotaError> {
+        Ok(())
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        if self.0.modes.lock().unwrap().get(&0) == Some(&Mode::Hung) {
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
+        let mut states = self.0.states.lock().unwrap();
+        keys.iter().for_each(|key| drop(states.remove(key)));
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        if self.0.modes.lock().unwrap().get(&0) == Some(&Mode::Hung) {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
+    }
+
+    fn name(&self) -> &'static str {
+        "remote"
+    }
+}
