@@ -25,7 +25,10 @@ pub use backend::{Backend, Locality, Shard};
 pub use decision::{Decision, Origin, Verdict};
 pub use error::{BackendError, Effect, ErrorKind};
 pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};
-pub use layer::{Coalesce, CoalesceConfig, CoalesceUsage, Deadline, DeadlineConfig};
+pub use layer::{
+    Breaker, BreakerConfig, BreakerState, BreakerUsage, Coalesce, CoalesceConfig, CoalesceUsage, Deadline,
+    DeadlineConfig,
+};
 pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};
 pub use quota::{Quota, QuotaBuilder, QuotaError, QuotaParseError};

@@ -4,7 +4,7 @@
 mod distant;
 
 use distant::Distant;
-use limiter_core::{Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Memory};
+use limiter_core::{Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Memory};
 use limiter_testkit::Harness;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             "coalesce-narrow",
             CoalesceConfig::new().eager(0).slots(NonZeroUsize::MIN).max_batch(NonZeroUsize::MIN),
         ),
+        Harness::new("breaker", async || Breaker::new(Distant(Memory::new()), BreakerConfig::new())),
         Harness::new("deadline", async || Deadline::new(Distant(Memory::new()), patient())),
     ])
 }

@@ -7,7 +7,7 @@
 //! | Observe | sees every answer, also those that never reach the store |
 //! | DenyCache | a remembered denial costs nothing below it |
 //! | Degrade | answers whatever fails below it |
-//! | Breaker | while open, keeps callers out of the queue |
+//! | [`Breaker`] | while open, keeps callers out of the queue |
 //! | [`Deadline`] | counts the whole wait of one caller, the queue included |
 //! | [`Coalesce`] | next to the store: what it sends is what travels |
 //! | store | |
@@ -15,10 +15,12 @@
 //! Observe is still to come. A store that combines requests per key by itself
 //! ([`Locality::Combining`](crate::Locality::Combining)) goes without the latter.
 
+mod breaker;
 mod coalesce;
 mod deadline;
 mod parts;
 
+pub use breaker::{Breaker, BreakerConfig, BreakerState, BreakerUsage};
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceUsage};
 pub use deadline::{Deadline, DeadlineConfig};
 

@@ -1,7 +1,9 @@
 //! The layers that answer for a store which is slow, wrong or gone, around a store that is so at will.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod breaker;
 mod deadline;
+mod events;
 #[path = "../common/now_or_never.rs"]
 mod now_or_never;
 #[path = "../common/remote.rs"]

@@ -1,0 +1,389 @@
+//! The circuit breaker: callers stay away from a store that fails, until it answers again.
+
+mod part;
+mod probe;
+
+use crate::backend::{Backend, Locality, Shard};
+use crate::error::BackendError;
+use crate::key::StorageKey;
+use crate::layer::Answer;
+use crate::layer::parts::Parts;
+use crate::quota::{Quota, QuotaError};
+use crate::request::{Check, Request};
+use async_trait::async_trait;
+use part::{Admission, Outcome, Part};
+use smallvec::SmallVec;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Keeps callers away from a store that fails: while it is open they are told at once, by
+/// [`decide_now`](Backend::decide_now), and nobody touches a socket.
+///
+/// Each part of the store ([`Backend::shard`]) has a breaker of its own, so that one dead server costs only its own
+/// keys. A request over several parts is refused if one of them is open, and what becomes of it counts for each: a part
+/// that is blamed for another's failure is found well by its next probe.
+///
+/// # Opening
+/// A failure is an outage ([`BackendError::is_outage`]) or a wrong set-up. One failed trip is one failure, however many
+/// requests it carried, as these have clones of one error; but each call that has paid its own deadline is one. It opens
+/// - after [`BreakerConfig::failures_in_a_row`] with no answer in between, or
+/// - when within [`BreakerConfig::window`], which begins with a failure, there were
+///   [`BreakerConfig::min_failures`] and they struck [`BreakerConfig::failing_percent`] of the calls.
+///
+/// A wrong set-up (`Config`) is reported by an event of its own, at most once a minute, and is probed for five times as
+/// seldom.
+///
+/// # Closing
+/// By itself. While it is open, a task asks the store for where a key stands, which consumes nothing: one probe at a
+/// time, the first within a quarter of [`BreakerConfig::probe_interval`]; then at least an interval apart, with a jitter
+/// whose bound doubles each time, up to three quarters of an interval. When a probe is answered, one caller at a time is
+/// let through, and one more for each answer, until 32 go side by side: no herd meets a store that has just started. The
+/// first failure among them opens it again.
+///
+/// The task ends when the breaker closes or is dropped. If its runtime shuts down, the next call starts another; where
+/// there is no tokio runtime, a call that comes when a probe is due is the probe.
+///
+/// # Memory
+/// A few hundred bytes per part; parts above 1,024 share with lower ones.
+///
+/// # Errors
+/// Besides the inner backend's: `Unavailable`, not applied, while it is open.
+///
+/// # Cancel safety
+/// A dropped call counts for nothing, and makes room for another where calls are let through one by one.
+///
+/// # Example
+/// ```
+/// use limiter_core::{Breaker, BreakerConfig, Memory, RateLimiter};
+/// use std::time::Duration;
+///
+/// # async fn handle() -> Result<(), limiter_core::Error> {
+/// let breaker = Breaker::new(Memory::new(), BreakerConfig::new());
+/// let limiter = RateLimiter::new(2, Duration::from_secs(60), breaker)?;
+/// assert!(limiter.allow("user:42").await);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(handle()).unwrap();
+/// ```
+pub struct Breaker<B> {
+    shared: Arc<Shared<B>>,
+}
+
+struct Shared<B> {
+    inner: B,
+    config: BreakerConfig,
+    parts: Parts<Part>,
+    refused: AtomicU64,
+    probes: AtomicU64,
+}
+
+/// When a [`Breaker`] opens, and how it looks whether the store is back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct BreakerConfig {
+    failures_in_a_row: NonZeroU32,
+    min_failures: NonZeroU32,
+    failing_percent: u8,
+    window: Duration,
+    probe_interval: Duration,
+    probe_limit: Duration,
+    seed: Option<u64>,
+}
+
+/// Whether a part of the store is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Everyone goes through.
+    Closed,
+    /// Nobody does.
+    Open,
+    /// The store has answered a probe; a few callers go through, and more with each answer.
+    Recovering,
+}
+
+/// What a [`Breaker`] does now, and what it has done, over all parts of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerUsage {
+    /// The state of each part that was ever asked, by its number.
+    pub parts: Vec<(u32, BreakerState)>,
+    /// How often a part was opened by failures.
+    pub opened: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// Probes that were sent.
+    pub probes: u64,
+}
+
+impl BreakerConfig {
+    /// Ten failures in a row, or twenty within 10 s that strike half of the calls; a probe each second, given up after
+    /// a second.
+    pub const fn new() -> Self {
+        const IN_A_ROW: NonZeroU32 = NonZeroU32::new(10).unwrap();
+        const MIN: NonZeroU32 = NonZeroU32::new(20).unwrap();
+        let second = Duration::from_secs(1);
+        Self {
+            failures_in_a_row: IN_A_ROW,
+            min_failures: MIN,
+            failing_percent: 50,
+            window: Duration::from_secs(10),
+            probe_interval: second,
+            probe_limit: second,
+            seed: None,
+        }
+    }
+
+    /// After how many failures without an answer in between it opens.
+    pub const fn failures_in_a_row(mut self, failures: NonZeroU32) -> Self {
+        self.failures_in_a_row = failures;
+        self
+    }
+
+    /// How many failures the window must have before the share of failing calls counts.
+    pub const fn min_failures(mut self, failures: NonZeroU32) -> Self {
+        self.min_failures = failures;
+        self
+    }
+
+    /// The share of the window's calls, in per cent, from which on it opens; above 100, it never does for that.
+    pub const fn failing_percent(mut self, percent: u8) -> Self {
+        self.failing_percent = percent;
+        self
+    }
+
+    /// The time over which failures are counted.
+    pub const fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// The least time between two probes.
+    pub const fn probe_interval(mut self, interval: Duration) -> Self {
+        self.probe_interval = interval;
+        self
+    }
+
+    /// When a probe is given up that nothing below gives up sooner.
+    pub const fn probe_limit(mut self, limit: Duration) -> Self {
+        self.probe_limit = limit;
+        self
+    }
+
+    /// Makes the jitter that of this seed, for simulations that can be repeated; by default it is random.
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: Backend> Breaker<B> {
+    /// The layer around `inner`, closed.
+    #[must_use]
+    pub fn new(inner: B, config: BreakerConfig) -> Self {
+        let (refused, probes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { inner, config, parts: Parts::new(), refused, probes }) }
+    }
+
+    /// The backend that it is around.
+    #[must_use]
+    pub fn inner(&self) -> &B {
+        &self.shared.inner
+    }
+
+    /// What it does now, and what it has done.
+    #[must_use]
+    pub fn usage(&self) -> BreakerUsage {
+        let known = || self.shared.parts.known();
+        BreakerUsage {
+            parts: known().map(|(number, part)| (number, part.state())).collect(),
+            opened: known().map(|(_, part)| part.opened()).sum(),
+            refused: self.shared.refused.load(Ordering::Relaxed),
+            probes: self.shared.probes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Lets the request through, or says why not.
+    fn enter<'a>(&'a self, request: &'a Request) -> Result<Passage<'a, B>, BackendError> {
+        let mut passage = Passage { shared: &self.shared, through: SmallVec::new() };
+        for (number, check) in self.shared.needed(request) {
+            let part = self.shared.part(number);
+            match part.enter() {
+                Ok(admission) => passage.through.push((part, check, admission)),
+                Err(refusal) => {
+                    self.shared.refuse(part, check, request);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(passage)
+    }
+
+    /// Sends those that are let through.
+    async fn decide_some(&self, batch: &[Request]) -> Vec<Answer> {
+        let entered: Vec<_> = batch.iter().map(|request| self.enter(request)).collect();
+        let through =
+            |(request, passage): (&Request, &Result<_, _>)| passage.is_ok().then(|| request.clone());
+        let sent: Vec<Request> = batch.iter().zip(&entered).filter_map(through).collect();
+        let mut answers = if sent.len() == batch.len() {
+            self.shared.inner.decide(batch).await.into_iter()
+        } else if sent.is_empty() {
+            Vec::new().into_iter()
+        } else {
+            self.shared.inner.decide(&sent).await.into_iter()
+        };
+        let mut all = Vec::with_capacity(batch.len());
+        for (passage, request) in entered.into_iter().zip(batch) {
+            all.push(match passage {
+                Err(refusal) => Err(refusal),
+                Ok(passage) => {
+                    // A reply that is too short is one here, and an error above.
+                    let Some(answer) = answers.next() else { break };
+                    passage.leave(request, &answer);
+                    answer
+                }
+            });
+        }
+        all
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    fn part(&self, number: u32) -> &Arc<Part> {
+        self.parts.get(number, |number| Part::new(number, self.config))
+    }
+
+    /// The parts that a request needs, and a check of it that is in each.
+    fn needed<'r>(&self, request: &'r Request) -> SmallVec<[(u32, &'r Check); 1]> {
+        let mut needed = SmallVec::new();
+        match (self.inner.shard(request), request.checks()) {
+            (Shard::One(number), [check, ..]) => needed.push((number, check)),
+            (_, checks) => {
+                for check in checks {
+                    let alone = Request::one(check.clone()).map(|alone| self.inner.shard(&alone));
+                    if let Ok(Shard::One(number)) = alone
+                        && needed.iter().all(|(known, _)| *known != number)
+                    {
+                        needed.push((number, check));
+                    }
+                }
+            }
+        }
+        needed
+    }
+
+    /// Why a request would be refused now.
+    fn refusal(self: &Arc<Self>, request: &Request) -> Option<BackendError> {
+        self.needed(request).into_iter().find_map(|(number, check)| {
+            let part = self.part(number);
+            let refusal = part.refusal()?;
+            self.refuse(part, check, request);
+            Some(refusal)
+        })
+    }
+
+    /// Counts a refusal, and sees to it that somebody looks whether the part is back.
+    fn refuse(self: &Arc<Self>, part: &Arc<Part>, check: &Check, request: &Request) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        probe::start(self, part, check, request);
+    }
+}
+
+/// A request on its way through the parts that it needs. Dropped before its answer came, it counts for nothing.
+struct Passage<'a, B> {
+    shared: &'a Arc<Shared<B>>,
+    through: SmallVec<[(&'a Arc<Part>, &'a Check, Admission); 1]>,
+}
+
+impl<B: Backend> Passage<'_, B> {
+    fn leave(mut self, request: &Request, answer: &Answer) {
+        for (part, check, admission) in self.through.drain(..) {
+            let outcome = Outcome::of(answer);
+            part.leave(admission, outcome, self.shared.inner.name());
+            if matches!(outcome, Outcome::Failed(_)) && part.state() == BreakerState::Open {
+                probe::start(self.shared, part, check, request);
+            }
+        }
+    }
+}
+
+impl<B> Drop for Passage<'_, B> {
+    fn drop(&mut self) {
+        for (part, _, admission) in self.through.drain(..) {
+            part.leave(admission, Outcome::Nothing, "");
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: Backend> Backend for Breaker<B> {
+    async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
+        let [only] = batch else { return self.decide_some(batch).await };
+        let passage = match self.enter(only) {
+            Ok(passage) => passage,
+            Err(refusal) => return vec![Err(refusal)],
+        };
+        let answers = self.shared.inner.decide(batch).await;
+        if let Some(answer) = answers.first() {
+            passage.leave(only, answer);
+        }
+        answers
+    }
+
+    fn decide_now(&self, request: &Request) -> Option<Answer> {
+        match self.shared.refusal(request) {
+            Some(refusal) => Some(Err(refusal)),
+            None => self.shared.inner.decide_now(request),
+        }
+    }
+
+    fn shard(&self, request: &Request) -> Shard {
+        self.shared.inner.shard(request)
+    }
+
+    fn accepts(&self, quota: &Quota) -> Result<(), QuotaError> {
+        self.shared.inner.accepts(quota)
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        self.shared.inner.reset(keys).await
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        self.shared.inner.ready().await
+    }
+
+    fn locality(&self) -> Locality {
+        self.shared.inner.locality()
+    }
+
+    fn name(&self) -> &'static str {
+        self.shared.inner.name()
+    }
+}
+
+impl<B: Backend> fmt::Debug for Breaker<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("store", &self.shared.inner.name())
+            .field("config", &self.shared.config)
+            .field("usage", &self.usage())
+            .finish()
+    }
+}
+
+/// Whether a task can be started here.
+fn has_runtime() -> bool {
+    Handle::try_current().is_ok()
+}

@@ -1,0 +1,373 @@
+//! The breaker of one part of a store: what it counts, and when it changes.
+
+use super::{BreakerConfig, BreakerState, has_runtime};
+use crate::error::{BackendError, Effect, ErrorKind};
+use crate::layer::Answer;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// One part's breaker. A call on a closed one reads a flag and adds to a count; only failures take the lock.
+pub(super) struct Part {
+    number: u32,
+    config: BreakerConfig,
+    is_closed: AtomicBool,
+    /// Calls that were answered while it was closed, ...
+    answered: AtomicU64,
+    /// ... and failures since the last of them.
+    in_a_row: AtomicU32,
+    watch: Mutex<Watch>,
+}
+
+struct Watch {
+    phase: Phase,
+    /// Which recovery it is: what was let through in an earlier one says nothing about this.
+    recovery: u64,
+    opened: u64,
+    window: Window,
+    /// The last failures that were counted. Their clones are the same failures.
+    counted: [Option<BackendError>; REMEMBERED],
+    next: usize,
+    jitter: fastrand::Rng,
+    /// Probes since it was closed, when the last one left, and whether a task sends them.
+    attempts: u32,
+    last_probe: Option<Instant>,
+    is_probing: bool,
+    /// Whether the last failure was a wrong set-up, and when one was last reported.
+    is_misconfigured: bool,
+    reported: Option<Instant>,
+}
+
+enum Phase {
+    Closed,
+    Open {
+        refusal: BackendError,
+        next_probe: Instant,
+    },
+    /// So many calls may go side by side.
+    Recovering {
+        refusal: BackendError,
+        room: u32,
+        under_way: u32,
+    },
+}
+
+/// Failures and what they struck, since the first of them.
+#[derive(Default)]
+struct Window {
+    began: Option<Instant>,
+    answered_before: u64,
+    failures: u32,
+    struck: u64,
+}
+
+/// How a call was let through.
+#[derive(Clone, Copy)]
+pub(super) enum Admission {
+    Free,
+    /// As one of few, in this recovery.
+    Trial(u64),
+}
+
+/// What a call says about the store.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome<'a> {
+    Answered,
+    Failed(&'a BackendError),
+    Nothing,
+}
+
+/// How many failures are remembered, to tell their clones.
+const REMEMBERED: usize = 8;
+
+/// So many calls side by side are as good as any number.
+const RECOVERED: u32 = 32;
+
+/// Between two reports of a wrong set-up.
+const REPORTS: Duration = Duration::from_secs(60);
+
+/// How many times as seldom a wrong set-up is probed for, which somebody has to mend.
+const SLOWER: u32 = 5;
+
+impl<'a> Outcome<'a> {
+    pub(super) fn of(answer: &'a Answer) -> Self {
+        match answer {
+            Ok(_) => Self::Answered,
+            Err(error) if error.is_outage() => Self::Failed(error),
+            // What a caller without a runtime is told is no fault of the store's.
+            Err(error) if error.kind() == ErrorKind::Config && has_runtime() => Self::Failed(error),
+            // The store was reached, and had its reasons.
+            Err(error) if matches!(error.kind(), ErrorKind::Contention | ErrorKind::Corrupt) => {
+                Self::Answered
+            }
+            Err(_) => Self::Nothing,
+        }
+    }
+}
+
+impl Part {
+    pub(super) fn new(number: u32, config: BreakerConfig) -> Self {
+        let seed = config.seed.map_or_else(|| fastrand::u64(..), |seed| seed ^ u64::from(number));
+        Self {
+            number,
+            config,
+            is_closed: AtomicBool::new(true),
+            answered: AtomicU64::new(0),
+            in_a_row: AtomicU32::new(0),
+            watch: Mutex::new(Watch {
+                phase: Phase::Closed,
+                recovery: 0,
+                opened: 0,
+                window: Window::default(),
+                counted: [const { None }; REMEMBERED],
+                next: 0,
+                jitter: fastrand::Rng::with_seed(seed),
+                attempts: 0,
+                last_probe: None,
+                is_probing: false,
+                is_misconfigured: false,
+                reported: None,
+            }),
+        }
+    }
+
+    pub(super) fn state(&self) -> BreakerState {
+        match self.watch.lock().phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open { .. } => BreakerState::Open,
+            Phase::Recovering { .. } => BreakerState::Recovering,
+        }
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.watch.lock().opened
+    }
+
+    /// Why a call would not be let through now.
+    #[inline]
+    pub(super) fn refusal(&self) -> Option<BackendError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return None;
+        }
+        let watch = self.watch.lock();
+        match &watch.phase {
+            Phase::Open { .. } if watch.is_for_callers_to_probe() => None,
+            Phase::Open { refusal, .. } => Some(refusal.clone()),
+            Phase::Recovering { refusal, room, under_way } if *under_way >= *room => Some(refusal.clone()),
+            Phase::Closed | Phase::Recovering { .. } => None,
+        }
+    }
+
+    /// Lets a call through, or says why not.
+    #[inline]
+    pub(super) fn enter(&self) -> Result<Admission, BackendError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Ok(Admission::Free);
+        }
+        let mut watch = self.watch.lock();
+        if watch.is_for_callers_to_probe() {
+            watch.probe(&self.config, Instant::now());
+            watch.recover();
+        }
+        let recovery = watch.recovery;
+        match &mut watch.phase {
+            Phase::Closed => Ok(Admission::Free),
+            Phase::Recovering { room, under_way, .. } if *under_way < *room => {
+                *under_way += 1;
+                Ok(Admission::Trial(recovery))
+            }
+            Phase::Open { refusal, .. } | Phase::Recovering { refusal, .. } => Err(refusal.clone()),
+        }
+    }
+
+    /// What became of a call that was let through.
+    #[inline]
+    pub(super) fn leave(&self, admission: Admission, outcome: Outcome<'_>, store: &'static str) {
+        match (admission, outcome) {
+            (Admission::Free, Outcome::Answered) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                // Read first: a count that all cores write is one that they fight over.
+                if self.in_a_row.load(Ordering::Relaxed) > 0 {
+                    self.in_a_row.store(0, Ordering::Relaxed);
+                }
+            }
+            (Admission::Free, Outcome::Nothing) => {}
+            (Admission::Free, Outcome::Failed(error)) => self.failed(error, store),
+            (Admission::Trial(recovery), outcome) => self.tried(recovery, outcome, store),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, error: &BackendError, store: &'static str) {
+        let now = Instant::now();
+        let mut watch = self.watch.lock();
+        watch.report(error, now, store, self.number);
+        // What was under way when it opened says no more than what opened it.
+        if matches!(watch.phase, Phase::Closed) && self.count(&mut watch, error, now) {
+            self.is_closed.store(false, Ordering::Release);
+            watch.opened += 1;
+            watch.open(error, store, &self.config, now);
+            tracing::warn!(store, part = self.number, reason = %error, "the breaker has opened");
+        }
+    }
+
+    /// Counts a failure; whether it is one too many.
+    fn count(&self, watch: &mut Watch, error: &BackendError, now: Instant) -> bool {
+        let (config, answered) = (&self.config, self.answered.load(Ordering::Relaxed));
+        let window = &mut watch.window;
+        if window.began.is_none_or(|began| now.duration_since(began) > config.window) {
+            *window = Window { began: Some(now), answered_before: answered, failures: 0, struck: 0 };
+        }
+        window.struck += 1;
+        if watch.counted.iter().flatten().any(|known| known.is_same_failure(error)) {
+            return false;
+        }
+        watch.counted[watch.next % REMEMBERED] = Some(error.clone());
+        watch.next += 1;
+        window.failures = window.failures.saturating_add(1);
+        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let calls = window.struck.saturating_add(answered.saturating_sub(window.answered_before));
+        let share = u64::from(config.failing_percent);
+        in_a_row >= config.failures_in_a_row.get()
+            || (window.failures >= config.min_failures.get() && window.struck * 100 >= calls * share)
+    }
+
+    #[cold]
+    fn tried(&self, recovery: u64, outcome: Outcome<'_>, store: &'static str) {
+        let mut watch = self.watch.lock();
+        if watch.recovery != recovery {
+            return;
+        }
+        let Phase::Recovering { room, under_way, .. } = &mut watch.phase else { return };
+        *under_way -= 1;
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Answered if *room < RECOVERED => *room += 1,
+            Outcome::Answered => {
+                watch.close();
+                self.in_a_row.store(0, Ordering::Relaxed);
+                self.is_closed.store(true, Ordering::Release);
+                tracing::info!(store, part = self.number, "the breaker has closed");
+            }
+            Outcome::Failed(error) => {
+                let now = Instant::now();
+                watch.report(error, now, store, self.number);
+                watch.open(error, store, &self.config, now);
+            }
+        }
+    }
+
+    /// Makes the caller the one who sends probes, where there is none and some are needed.
+    pub(super) fn start_probing(&self) -> bool {
+        let mut watch = self.watch.lock();
+        let is_needed = matches!(watch.phase, Phase::Open { .. }) && !watch.is_probing;
+        watch.is_probing |= is_needed;
+        is_needed
+    }
+
+    /// The task that sent probes has ended.
+    pub(super) fn stop_probing(&self) {
+        self.watch.lock().is_probing = false;
+    }
+
+    /// When the next probe is due; `None`: it is not open any more.
+    pub(super) fn next_probe(&self) -> Option<Instant> {
+        match self.watch.lock().phase {
+            Phase::Open { next_probe, .. } => Some(next_probe),
+            _ => None,
+        }
+    }
+
+    /// A probe leaves now; whether one is still needed.
+    pub(super) fn probe(&self) -> bool {
+        let mut watch = self.watch.lock();
+        watch.probe(&self.config, Instant::now());
+        matches!(watch.phase, Phase::Open { .. })
+    }
+
+    /// What became of a probe.
+    pub(super) fn probed(&self, outcome: Outcome<'_>, store: &'static str) {
+        let mut watch = self.watch.lock();
+        match outcome {
+            Outcome::Answered => watch.recover(),
+            Outcome::Failed(error) => {
+                let now = Instant::now();
+                watch.report(error, now, store, self.number);
+                if matches!(watch.phase, Phase::Open { .. }) {
+                    watch.open(error, store, &self.config, now);
+                }
+            }
+            Outcome::Nothing => {}
+        }
+    }
+}
+
+impl Watch {
+    /// Whether a probe is due that no task sends, nor can be made to here.
+    fn is_for_callers_to_probe(&self) -> bool {
+        match self.phase {
+            Phase::Open { next_probe, .. } => {
+                !self.is_probing && !has_runtime() && next_probe <= Instant::now()
+            }
+            _ => false,
+        }
+    }
+
+    fn open(&mut self, error: &BackendError, store: &'static str, config: &BreakerConfig, now: Instant) {
+        self.is_misconfigured = error.kind() == ErrorKind::Config;
+        let message = format!("the breaker is open: {}", error.kind());
+        let refusal = BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, store, "decide", message)
+            .with_source(error.clone());
+        let next_probe = self.next_probe(config, now);
+        self.phase = Phase::Open { refusal, next_probe };
+    }
+
+    /// A probe leaves. Should nothing become of it, the next is due as if it had failed.
+    fn probe(&mut self, config: &BreakerConfig, now: Instant) {
+        self.last_probe = Some(now);
+        self.attempts = self.attempts.saturating_add(1);
+        let next = self.next_probe(config, now);
+        if let Phase::Open { next_probe, .. } = &mut self.phase {
+            *next_probe = next;
+        }
+    }
+
+    /// Jittered, and never sooner than an interval after the last.
+    fn next_probe(&mut self, config: &BreakerConfig, now: Instant) -> Instant {
+        let slower = if self.is_misconfigured { SLOWER } else { 1 };
+        let interval = config.probe_interval.saturating_mul(slower);
+        let doubled = (interval / 8).saturating_mul(2_u32.saturating_pow(self.attempts.min(8)));
+        let widest = if self.attempts == 0 { interval / 4 } else { doubled.min(interval / 4 * 3) };
+        let earliest = self.last_probe.and_then(|last| last.checked_add(interval)).unwrap_or(now).max(now);
+        earliest.checked_add(widest.mul_f64(self.jitter.f64())).unwrap_or(earliest)
+    }
+
+    /// The store has answered: one call may go through.
+    fn recover(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+        self.phase = match phase {
+            Phase::Open { refusal, .. } => {
+                self.recovery += 1;
+                Phase::Recovering { refusal, room: 1, under_way: 0 }
+            }
+            other => other,
+        };
+    }
+
+    fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.window = Window::default();
+        self.counted = [const { None }; REMEMBERED];
+        self.attempts = 0;
+    }
+
+    /// A wrong set-up is not to look like an outage.
+    fn report(&mut self, error: &BackendError, now: Instant, store: &'static str, part: u32) {
+        let is_due = self.reported.is_none_or(|last| now.duration_since(last) >= REPORTS);
+        if error.kind() == ErrorKind::Config && is_due {
+            self.reported = Some(now);
+            tracing::error!(store, part, reason = %error, "the store is set up wrong");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The task that looks whether a part of the store is back.
+
+use super::Shared;
+use super::part::{Outcome, Part};
+use crate::backend::Backend;
+use crate::error::{BackendError, Effect, ErrorKind};
+use crate::layer::Answer;
+use crate::request::{Check, Request};
+use std::slice;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
+use tokio::time::{sleep_until, timeout};
+
+/// Starts it on this runtime, unless there is one already or none is needed.
+pub(super) fn start<B: Backend>(shared: &Arc<Shared<B>>, part: &Arc<Part>, check: &Check, request: &Request) {
+    if !part.start_probing() {
+        return;
+    }
+    let probing = Probing(Arc::clone(part));
+    let (Ok(runtime), Some(peek)) = (Handle::try_current(), peek(check, request)) else { return };
+    drop(runtime.spawn(probe(Arc::downgrade(shared), probing, peek)));
+}
+
+/// The question where a key of that part stands.
+fn peek(check: &Check, request: &Request) -> Option<Request> {
+    let peek = Request::one(Check { cost: 0, ..check.clone() }).ok()?;
+    Some(match request.instant() {
+        Some(at) => peek.at(at),
+        None => peek,
+    })
+}
+
+/// Dropped with its task, also when its runtime shuts down, it makes room for another.
+struct Probing(Arc<Part>);
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.0.stop_probing();
+    }
+}
+
+/// Ends when the breaker is not open any more, or is gone.
+async fn probe<B: Backend>(shared: Weak<Shared<B>>, probing: Probing, peek: Request) {
+    let part = &probing.0;
+    while let Some(due) = part.next_probe() {
+        sleep_until(due).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if part.probe() {
+            shared.probes.fetch_add(1, Ordering::Relaxed);
+            let answer = shared.ask(&peek).await;
+            part.probed(Outcome::of(&answer), shared.inner.name());
+        }
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    async fn ask(&self, peek: &Request) -> Answer {
+        let asked = self.inner.decide(slice::from_ref(peek));
+        let answered = timeout(self.config.probe_limit, asked).await;
+        answered.ok().and_then(|mut answers| answers.pop()).unwrap_or_else(|| {
+            let message = "no answer to a probe";
+            Err(BackendError::new(
+                ErrorKind::Timeout,
+                Effect::NotApplied,
+                self.inner.name(),
+                "probe",
+                message,
+            ))
+        })
+    }
+}
