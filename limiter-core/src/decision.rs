@@ -92,6 +92,12 @@ impl Verdict {
         self.decisions.as_slice()
     }
 
+    /// The same verdict, by another.
+    pub(crate) fn told_by(mut self, origin: Origin) -> Self {
+        self.decisions.as_mut_slice().iter_mut().for_each(|decision| decision.origin = origin);
+        self
+    }
+
     /// The one decision on a request of one check.
     #[inline(always)]
     pub(crate) fn only(&self) -> Option<&Decision> {

@@ -60,6 +60,19 @@ pub enum Effect {
     Unknown,
 }
 
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Config,
+        Self::Unavailable,
+        Self::Timeout,
+        Self::Overloaded,
+        Self::Contention,
+        Self::Corrupt,
+        Self::Unexpected,
+    ];
+}
+
 impl BackendError {
     /// An error of `backend` in `operation`; the message holds no key and no secret.
     #[must_use]

@@ -108,6 +108,37 @@ impl Memory {
         }
     }
 
+    /// Decides as if the checks had these quotas, one for each.
+    pub(crate) fn decide_under(&self, request: &Request, quotas: &[Quota]) -> Verdict {
+        let (inner, now) = (&*self.inner, request.now());
+        let may_drop = inner.may_drop(request.instant(), now);
+        let visit = |(check, quota)| visit(check, quota, now, may_drop);
+        match (request.checks(), quotas) {
+            ([check], [quota]) => {
+                let visit = visit((check, quota));
+                with_algorithm!(quota.algorithm(), A => inner.answer_one::<A, _>(visit, |verdict| verdict))
+            }
+            (checks, quotas) => inner.answer_all(checks.iter().zip(quotas).map(visit).collect()),
+        }
+    }
+
+    /// Takes from each check by itself, under these quotas, what somebody else has admitted, as far as it is there.
+    pub(crate) fn charge(&self, request: &Request, quotas: &[Quota]) {
+        let (inner, now) = (&*self.inner, request.now());
+        let may_drop = inner.may_drop(request.instant(), now);
+        for (check, quota) in request.checks().iter().zip(quotas).filter(|(check, _)| check.cost > 0) {
+            let visit = visit(check, quota, now, may_drop);
+            let visit = Visit { cost: check.cost.min(quota.capacity()), ..visit };
+            let mut shard = inner.shards[inner.index(visit.key)].lock();
+            let _as_far_as_it_is_there = shard.decide(&visit);
+        }
+    }
+
+    /// [`Backend::reset`], which never waits here.
+    pub(crate) fn reset_now(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        self.inner.reset(keys)
+    }
+
     /// What it holds now.
     #[must_use]
     pub fn usage(&self) -> MemoryUsage {
@@ -186,10 +217,13 @@ impl Inner {
         let may_drop = self.may_drop(request.instant(), now);
         match request.checks() {
             [check] => {
-                let visit = visit(check, now, may_drop);
+                let visit = visit(check, &check.quota, now, may_drop);
                 with_algorithm!(check.quota.algorithm(), A => self.answer_one::<A, T>(visit, wrap))
             }
-            checks => wrap(self.answer_all(checks.iter().map(|check| visit(check, now, may_drop)).collect())),
+            checks => {
+                let visit = |check| visit(check, &check.quota, now, may_drop);
+                wrap(self.answer_all(checks.iter().map(visit).collect()))
+            }
         }
     }
 
@@ -272,8 +306,8 @@ impl Inner {
 }
 
 #[inline(always)]
-fn visit(check: &Check, now: Timestamp, may_drop: bool) -> Visit<'_> {
-    Visit { key: &check.key, quota: &check.quota, cost: check.cost, now, may_drop }
+fn visit<'a>(check: &'a Check, quota: &'a Quota, now: Timestamp, may_drop: bool) -> Visit<'a> {
+    Visit { key: &check.key, quota, cost: check.cost, now, may_drop }
 }
 
 const NAME: &str = "memory";
@@ -300,7 +334,7 @@ impl Backend for Memory {
     /// Forgets these keys. One without a state of its own may share an overflow state, which is left as it is,
     /// and the error says so.
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
-        self.inner.reset(keys)
+        self.reset_now(keys)
     }
 
     async fn ready(&self) -> Result<(), BackendError> {

@@ -20,6 +20,14 @@ impl<T> OneOrMany<T> {
             Self::Many(many) => many,
         }
     }
+
+    #[inline]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
 }
 
 impl<T> FromIterator<T> for OneOrMany<T> {

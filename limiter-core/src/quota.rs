@@ -7,6 +7,7 @@ mod text;
 pub use text::QuotaParseError;
 
 use crate::algorithm::Algorithm;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// A limit that can be enforced exactly: permits per window, the algorithm, and its capacity.
@@ -299,6 +300,36 @@ impl Quota {
         Self { interval: whole(self.interval), denominator: 1, ..*self }
     }
 
+    /// What one of so many instances holds that keep it apart from each other: of a bucket `L / (W * N)` and
+    /// `ceil(B / N)`, of a window `ceil(L / N)`. A bucket whose share takes longer to fill than 2^50 us gets less.
+    pub(crate) fn share(&self, instances: NonZeroU32) -> Self {
+        let n = u64::from(instances.get());
+        if n == 1 {
+            return *self;
+        }
+        let capacity = self.capacity.div_ceil(n);
+        if self.interval == Span::default() {
+            return Self { limit: capacity, capacity, ..*self };
+        }
+        // In lowest terms again, as `w` and `l` have no common factor.
+        let common = gcd(n, self.denominator);
+        let l = self.denominator / common;
+        let wide = |span: Span| u128::from(span.whole) * u128::from(self.denominator) + u128::from(span.rem);
+        let w = wide(self.interval) * u128::from(n / common);
+        let window = self.window.saturating_mul(n);
+        let longest = 1 << 50;
+        let (w, in_time) = match (u64::try_from(w), u128::from(l) * u128::from(longest) / w) {
+            (Ok(w), in_time @ 1..) => (w, u64::try_from(in_time).unwrap_or(u64::MAX)),
+            // A permit takes longer than a process lives: one.
+            _ => {
+                let interval = Span { whole: longest, rem: 0 };
+                return Self { window, capacity: 1, interval, denominator: 1, ..*self };
+            }
+        };
+        let (capacity, interval) = (capacity.min(in_time), Span { whole: w / l, rem: w % l });
+        Self { window, capacity, interval, denominator: l, ..*self }
+    }
+
     /// The time an empty bucket takes to fill.
     #[inline]
     pub(crate) fn filling(&self) -> Span {
@@ -415,4 +446,45 @@ impl TryFrom<QuotaBuilder> for Quota {
 
 const fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(text: &str, instances: u32) -> Quota {
+        let quota: Quota = text.parse().unwrap();
+        quota.share(NonZeroU32::new(instances).unwrap())
+    }
+
+    /// What the builder makes of the same numbers, where it can.
+    #[test]
+    fn a_share_is_the_quota_of_that_rate() {
+        let built = |text: &str| text.parse::<Quota>().unwrap();
+        assert_eq!(share("100/minute", 1), built("100/minute"));
+        assert_eq!(share("100/minute", 4), built("100/4m burst 25"));
+        assert_eq!(share("10/s burst 7", 3), built("10/3s burst 3"));
+        assert_eq!(share("7/13s leaky-bucket", 7), built("7/91s burst 1 leaky-bucket"));
+        assert_eq!(share("1000003/day burst 5", 12), built("1000003/12d burst 1"));
+        assert_eq!(share("10/s fixed-window", 4), built("3/s fixed-window"));
+        assert_eq!(share("1/s sliding-log", 1_000), built("1/s sliding-log"));
+        assert_eq!(share("101/m sliding-counter", 10), built("11/m sliding-counter"));
+    }
+
+    /// Nothing overflows, and the bound on the time to fill holds.
+    #[test]
+    fn a_share_of_an_extreme_quota_is_one() {
+        let longest = Quota::new(1, Duration::from_secs((1 << 50) / 1_000_000)).build().unwrap();
+        let widest = Quota::new((1 << 53) - 2, Duration::from_millis(1)).burst(1).build();
+        let years = Quota::new(1_000, Duration::from_secs(365 * 86_400)).build().unwrap();
+        for quota in [Some(longest), widest.ok(), Some(years)].into_iter().flatten() {
+            for instances in [2, 3, 40, 1_000, u32::MAX] {
+                let share = quota.share(NonZeroU32::new(instances).unwrap());
+                assert!(share.filling.ceil() <= 1 << 50, "{quota} of {instances}: {:?}", share.filling);
+                assert!((1..=quota.capacity).contains(&share.capacity));
+                assert!((share.capacity + 1) * share.denominator < EXACT);
+                assert_eq!(share.filling, share.refill(share.capacity));
+            }
+        }
+    }
 }

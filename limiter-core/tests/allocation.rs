@@ -7,10 +7,55 @@ mod key;
 mod now_or_never;
 
 use allocation_counter::measure;
+use async_trait::async_trait;
 use key::Key;
-use limiter_core::{Algorithm, Backend, Check, Keyspace, Memory, Quota, RateLimiter, Request, Rule};
+use limiter_core::{
+    Algorithm, Backend, BackendError, Breaker, BreakerConfig, Check, Degrade, DegradeConfig, Effect,
+    ErrorKind, Keyspace, Locality, Memory, OnOutage, Quota, QuotaError, RateLimiter, Request, Rule, Shard,
+    StorageKey, Verdict,
+};
 use now_or_never::now_or_never;
 use std::hint::black_box;
+use std::num::NonZeroU32;
+
+/// A store that is away.
+struct Away;
+
+#[async_trait]
+impl Backend for Away {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        let error = BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, "away", "decide", "away");
+        vec![Err(error); batch.len()]
+    }
+
+    fn decide_now(&self, _request: &Request) -> Option<Result<Verdict, BackendError>> {
+        None
+    }
+
+    fn shard(&self, _request: &Request) -> Shard {
+        Shard::One(0)
+    }
+
+    fn accepts(&self, _quota: &Quota) -> Result<(), QuotaError> {
+        Ok(())
+    }
+
+    async fn reset(&self, _keys: &[StorageKey]) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
+    }
+
+    fn name(&self) -> &'static str {
+        "away"
+    }
+}
 
 const START: u64 = 1_795_465_002_435_613;
 
@@ -82,4 +127,23 @@ fn a_key_of_24_bytes_takes_at_most_100() {
         let bytes = counted.bytes_current / i64::try_from(KEYS).unwrap();
         assert!((1..=100).contains(&bytes), "{quota}: {bytes} bytes per key");
     }
+}
+
+/// Neither the store nor a future is touched, and nothing is allocated.
+#[test]
+fn an_answer_in_the_degraded_mode_allocates_nothing() {
+    let away = Breaker::new(Away, BreakerConfig::new().failures_in_a_row(NonZeroU32::MIN));
+    let instances = NonZeroU32::new(4).unwrap();
+    let config = DegradeConfig::new().on_outage(OnOutage::Local { instances });
+    let layer = Degrade::new(away, config);
+    let keyspace = Keyspace::new("test", "degraded", Algorithm::TokenBucket).unwrap();
+    let quota = "7/13s".parse().unwrap();
+    let request = Request::one(Check { key: keyspace.key(b"user:42"), quota, cost: 1 }).unwrap();
+    assert!(now_or_never(layer.decide(std::slice::from_ref(&request))).is_some_and(|a| a[0].is_ok()));
+    let counted = measure(|| {
+        for _ in 0..100 {
+            assert!(layer.decide_now(&request).is_some_and(|answer| answer.is_ok()));
+        }
+    });
+    assert_eq!(counted.count_total, 0);
 }

@@ -4,7 +4,10 @@
 mod distant;
 
 use distant::Distant;
-use limiter_core::{Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Memory};
+use limiter_core::{
+    Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Degrade, DegradeConfig,
+    Memory,
+};
 use limiter_testkit::Harness;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -20,6 +23,7 @@ fn main() -> ExitCode {
             CoalesceConfig::new().eager(0).slots(NonZeroUsize::MIN).max_batch(NonZeroUsize::MIN),
         ),
         Harness::new("breaker", async || Breaker::new(Distant(Memory::new()), BreakerConfig::new())),
+        Harness::new("degrade", async || Degrade::new(Distant(Memory::new()), DegradeConfig::new())),
         Harness::new("deadline", async || Deadline::new(Distant(Memory::new()), patient())),
     ])
 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | Observe | sees every answer, also those that never reach the store |
 //! | DenyCache | a remembered denial costs nothing below it |
-//! | Degrade | answers whatever fails below it |
+//! | [`Degrade`] | answers whatever fails below it |
 //! | [`Breaker`] | while open, keeps callers out of the queue |
 //! | [`Deadline`] | counts the whole wait of one caller, the queue included |
 //! | [`Coalesce`] | next to the store: what it sends is what travels |
@@ -18,11 +18,13 @@
 mod breaker;
 mod coalesce;
 mod deadline;
+mod degrade;
 mod parts;
 
 pub use breaker::{Breaker, BreakerConfig, BreakerState, BreakerUsage};
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceUsage};
 pub use deadline::{Deadline, DeadlineConfig};
+pub use degrade::{Degrade, DegradeConfig, DegradeUsage, OnOutage};
 
 use crate::decision::Verdict;
 use crate::error::BackendError;

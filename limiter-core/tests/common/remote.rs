@@ -10,13 +10,14 @@ use limiter_core::{
     StorageKey, Timestamp, Verdict,
 };
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Shared by its clones.
 #[derive(Clone, Default)]
-pub(crate) struct Remote(Arc<Inner>);
+pub(crate) struct Remote(Arc<Inner>, Arc<AtomicBool>);
 
 #[derive(Default)]
 struct Inner {
@@ -110,6 +111,16 @@ impl Remote {
         self.0.modes.lock().unwrap().clear();
     }
 
+    /// Another way to the same store, which can be cut by itself.
+    pub(crate) fn another_way(&self) -> Self {
+        Self(Arc::clone(&self.0), Arc::default())
+    }
+
+    /// Whether this way leads nowhere.
+    pub(crate) fn is_cut(&self, is_cut: bool) {
+        self.1.store(is_cut, Ordering::Relaxed);
+    }
+
     /// Forgets all states, as a failover may.
     pub(crate) fn loses_all(&self) {
         self.0.states.lock().unwrap().clear();
@@ -139,6 +150,9 @@ impl Remote {
 
     /// The worst of what the parts are that the batch needs.
     fn mode(&self, batch: &[Request]) -> Option<Mode> {
+        if self.1.load(Ordering::Relaxed) {
+            return Some(Mode::Failing(ErrorKind::Unavailable));
+        }
         let modes = self.0.modes.lock().unwrap();
         let checks = batch.iter().flat_map(Request::checks);
         let mut found: Vec<Mode> = checks.filter_map(|check| modes.get(&part(check)).copied()).collect();
@@ -201,6 +215,9 @@ impl Backend for Remote {
     }
 
     async fn ready(&self) -> Result<(), BackendError> {
+        if let Some(Mode::Failing(kind)) = self.0.modes.lock().unwrap().get(&0) {
+            return Err(BackendError::new(*kind, Effect::NotApplied, "remote", "ready", "as it was told"));
+        }
         if self.0.modes.lock().unwrap().get(&0) == Some(&Mode::Hung) {
             std::future::pending::<()>().await;
         }

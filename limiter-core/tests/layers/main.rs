@@ -3,13 +3,17 @@
 
 mod breaker;
 mod deadline;
+mod degrade;
+mod degraded_bound;
 mod events;
 #[path = "../common/now_or_never.rs"]
 mod now_or_never;
 #[path = "../common/remote.rs"]
 mod remote;
 
-use limiter_core::{Backend, BackendError, Check, Effect, ErrorKind, Keyspace, Quota, Request, Verdict};
+use limiter_core::{
+    Backend, BackendError, Check, Effect, ErrorKind, Keyspace, Quota, Request, Timestamp, Verdict,
+};
 use std::time::Duration;
 
 type Answer = Result<Verdict, BackendError>;
@@ -30,6 +34,11 @@ fn check(key: &str, quota: Quota, cost: u64) -> Check {
 /// Asks for a thousandth of a second's worth.
 fn ask(key: &str) -> Request {
     Request::one(check(key, quota("1000/s"), 1)).unwrap()
+}
+
+/// Virtual time.
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_micros(1_795_000_000_000_000 + millis * 1_000).unwrap()
 }
 
 async fn decide(backend: &impl Backend, request: &Request) -> Answer {
