@@ -1,7 +1,10 @@
 //! Answers: what was decided about each check, and about a request as a whole.
 
+use crate::algorithm::Reading;
 use crate::one_or_many::OneOrMany;
 use crate::quota::Quota;
+use crate::time::Timestamp;
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// What was decided, and where the key stands.
@@ -73,23 +76,54 @@ impl Outcome {
 ///
 /// A request is granted if every check is; then all have consumed. Else none has, and a check that would have
 /// been admitted is `allowed` and says where its key stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[must_use = "a verdict protects nothing until it is obeyed"]
 pub struct Verdict {
     decisions: OneOrMany<Decision>,
+    basis: Option<Box<Basis>>,
 }
+
+/// What a store's denial was made of: what it read of each check's key, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Basis {
+    pub(crate) now: Timestamp,
+    pub(crate) readings: SmallVec<[Reading; 1]>,
+}
+
+/// Verdicts are equal that say the same.
+impl PartialEq for Verdict {
+    fn eq(&self, other: &Self) -> bool {
+        self.decisions == other.decisions
+    }
+}
+
+impl Eq for Verdict {}
 
 impl Verdict {
     /// The verdict on one check.
     #[inline]
     pub fn one(decision: Decision) -> Self {
-        Self { decisions: OneOrMany::one(decision) }
+        Self { decisions: OneOrMany::one(decision), basis: None }
     }
 
     /// One decision per check, in the request's order.
     #[inline]
     pub fn decisions(&self) -> &[Decision] {
         self.decisions.as_slice()
+    }
+
+    /// The same verdict; one that denies with what it was made of.
+    pub(crate) fn on(self, readings: &[Reading], now: Timestamp) -> Self {
+        if self.allowed() {
+            return self;
+        }
+        let basis = Some(Box::new(Basis { now, readings: SmallVec::from_slice(readings) }));
+        Self { basis, ..self }
+    }
+
+    /// What a store's denial was made of, if it was told.
+    pub(crate) fn basis(&self) -> Option<&Basis> {
+        self.basis.as_deref()
     }
 
     /// The same verdict, by another.
@@ -143,6 +177,6 @@ impl Verdict {
 
 impl FromIterator<Decision> for Verdict {
     fn from_iter<I: IntoIterator<Item = Decision>>(decisions: I) -> Self {
-        Self { decisions: decisions.into_iter().collect() }
+        Self { decisions: decisions.into_iter().collect(), basis: None }
     }
 }

@@ -27,7 +27,8 @@ pub use error::{BackendError, Effect, ErrorKind};
 pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};
 pub use layer::{
     Breaker, BreakerConfig, BreakerState, BreakerUsage, Coalesce, CoalesceConfig, CoalesceUsage, Deadline,
-    DeadlineConfig, Degrade, DegradeConfig, DegradeUsage, OnOutage,
+    DeadlineConfig, Degrade, DegradeConfig, DegradeUsage, DenyCache, DenyCacheConfig, DenyCacheUsage,
+    OnOutage,
 };
 pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};

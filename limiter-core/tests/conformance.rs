@@ -1,14 +1,18 @@
 //! The in-process store and the layers, through the suite that every backend passes.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[path = "common/distant.rs"]
 mod distant;
+#[path = "common/remote.rs"]
+mod remote;
 
 use distant::Distant;
 use limiter_core::{
     Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Degrade, DegradeConfig,
-    Memory,
+    DenyCache, DenyCacheConfig, Memory,
 };
 use limiter_testkit::Harness;
+use remote::Remote;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,8 +28,15 @@ fn main() -> ExitCode {
         ),
         Harness::new("breaker", async || Breaker::new(Distant(Memory::new()), BreakerConfig::new())),
         Harness::new("degrade", async || Degrade::new(Distant(Memory::new()), DegradeConfig::new())),
+        deny_cache("deny-cache", DenyCacheConfig::new()),
+        deny_cache("deny-cache-until-reset", DenyCacheConfig::new().until_reset()),
         Harness::new("deadline", async || Deadline::new(Distant(Memory::new()), patient())),
     ])
+}
+
+/// Around a store that says what it denies for, as those do that are far away.
+fn deny_cache(name: &'static str, config: DenyCacheConfig) -> Harness {
+    Harness::new(name, move || async move { DenyCache::new(Remote::new(), config) })
 }
 
 /// A busy machine may take long.

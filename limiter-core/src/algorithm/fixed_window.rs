@@ -56,6 +56,15 @@ impl WindowReading {
     pub const fn new(start: u64, count: u64) -> Self {
         Self { start, count }
     }
+
+    pub(super) fn is_of(&self, now: Timestamp) -> bool {
+        self.start <= now.as_micros()
+    }
+
+    /// A state that reads so.
+    pub(super) fn state(&self) -> Window {
+        Window { start: self.start, count: self.count }
+    }
 }
 
 impl Step for FixedWindow {

@@ -61,6 +61,34 @@ impl Reading {
         }
     }
 
+    /// Whether the deciding instant was `now`, and not that of a state that lies ahead.
+    pub(crate) fn is_of(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Bucket(_) => true,
+            Self::Window(reading) => reading.is_of(now),
+            Self::Log(reading) => reading.is_of(now),
+            Self::Counter(reading) => reading.is_of(now),
+        }
+    }
+
+    /// The reading of the same state for the same `cost` at a later instant, should nobody have consumed; `None` if it is
+    /// not one of the quota's algorithm, or does not say. That of a log alone depends on the cost.
+    pub(crate) fn later(&self, quota: &Quota, cost: u64, now: Timestamp) -> Option<Self> {
+        match (self, quota.algorithm()) {
+            (Self::Bucket(reading), Algorithm::TokenBucket | Algorithm::LeakyBucket) => {
+                Some(Self::Bucket(TokenBucket::read(&reading.state(quota), quota, cost, now)))
+            }
+            (Self::Window(reading), Algorithm::FixedWindow) => {
+                Some(Self::Window(FixedWindow::read(&reading.state(), quota, cost, now)))
+            }
+            (Self::Counter(reading), Algorithm::SlidingCounter) => {
+                Some(Self::Counter(SlidingCounter::read(&reading.state(), quota, cost, now)))
+            }
+            (Self::Log(reading), Algorithm::SlidingLog) => Some(Self::Log(reading.later(quota, cost, now)?)),
+            _ => None,
+        }
+    }
+
     /// The reading at the same instant once `cost` was taken, as the next of a run of equal requests meets it.
     #[must_use]
     pub fn after(&self, quota: &Quota, cost: u64) -> Self {
@@ -77,6 +105,11 @@ impl Reading {
     /// algorithm.
     #[must_use]
     pub fn verdict(checks: &[Check], readings: &[Self], now: Timestamp) -> Option<Verdict> {
+        Some(Self::decide_all(checks, readings, now)?.on(readings, now))
+    }
+
+    /// The [`verdict`](Self::verdict), which does not tell what it was made of.
+    pub(crate) fn decide_all(checks: &[Check], readings: &[Self], now: Timestamp) -> Option<Verdict> {
         if let ([check], [reading]) = (checks, readings) {
             return reading.decide(&check.quota, check.cost, now).map(Verdict::one);
         }

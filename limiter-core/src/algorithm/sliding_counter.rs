@@ -68,6 +68,15 @@ impl CounterReading {
         Self { start, elapsed_ms, current, previous }
     }
 
+    pub(super) fn is_of(&self, now: Timestamp) -> bool {
+        now.as_micros().checked_sub(self.start).is_some_and(|since| since / 1_000 == self.elapsed_ms)
+    }
+
+    /// A state that reads so.
+    pub(super) fn state(&self) -> Counter {
+        Counter { start: self.start, current: self.current, previous: self.previous }
+    }
+
     /// The first whole ms at which a cost that is denied now, and at most the limit, is allowed.
     fn allows(&self, quota: &Quota, cost: u64) -> u64 {
         let window_ms = quota.window_micros() / 1_000;

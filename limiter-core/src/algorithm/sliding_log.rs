@@ -130,6 +130,22 @@ impl LogReading {
     pub const fn new(deciding: u64, used: u64, newest: Option<u64>, frees: Option<u64>) -> Self {
         Self { deciding, used, newest, frees }
     }
+
+    pub(super) fn is_of(&self, now: Timestamp) -> bool {
+        self.deciding == now.as_micros()
+    }
+
+    /// Where it is known that nothing has left since: of an empty log, and as long as the oldest entry stays, which is
+    /// the one to wait for where `cost` is one too many.
+    pub(super) fn later(&self, quota: &Quota, cost: u64, now: Timestamp) -> Option<Self> {
+        let later = Self { deciding: now.as_micros(), ..*self };
+        if self.used == 0 {
+            return Some(later);
+        }
+        let is_one_too_many = self.used.saturating_add(cost) == quota.limit().saturating_add(1);
+        let oldest = self.frees.filter(|_| is_one_too_many)?;
+        (oldest.saturating_add(quota.window_micros()) > now.as_micros()).then_some(later)
+    }
 }
 
 impl Step for SlidingLog {

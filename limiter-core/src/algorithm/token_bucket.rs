@@ -71,6 +71,11 @@ impl BucketReading {
         Self { base: Span { whole, rem } }
     }
 
+    /// A state that reads so.
+    pub(super) fn state(&self, quota: &Quota) -> Bucket {
+        Bucket { full_at: self.base, denominator: quota.denominator() }
+    }
+
     /// How long the next admission waits for its turn, as a queue reads it.
     pub(super) fn backlog(&self, now: Timestamp, quota: &Quota) -> Span {
         self.base.minus(at(now), quota.denominator())

@@ -5,7 +5,7 @@
 //! | layer | why there |
 //! |---|---|
 //! | Observe | sees every answer, also those that never reach the store |
-//! | DenyCache | a remembered denial costs nothing below it |
+//! | [`DenyCache`] | a remembered denial costs nothing below it |
 //! | [`Degrade`] | answers whatever fails below it |
 //! | [`Breaker`] | while open, keeps callers out of the queue |
 //! | [`Deadline`] | counts the whole wait of one caller, the queue included |
@@ -19,12 +19,14 @@ mod breaker;
 mod coalesce;
 mod deadline;
 mod degrade;
+mod deny_cache;
 mod parts;
 
 pub use breaker::{Breaker, BreakerConfig, BreakerState, BreakerUsage};
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceUsage};
 pub use deadline::{Deadline, DeadlineConfig};
 pub use degrade::{Degrade, DegradeConfig, DegradeUsage, OnOutage};
+pub use deny_cache::{DenyCache, DenyCacheConfig, DenyCacheUsage};
 
 use crate::decision::Verdict;
 use crate::error::BackendError;

@@ -5,6 +5,7 @@ mod breaker;
 mod deadline;
 mod degrade;
 mod degraded_bound;
+mod deny_cache;
 mod events;
 #[path = "../common/now_or_never.rs"]
 mod now_or_never;
