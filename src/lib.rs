@@ -35,9 +35,10 @@ mod connect;
 pub use connect::{ConnectError, connect};
 pub use limiter_core::{
     Algorithm, Backend, BackendError, Caller, Check, Coalesce, CoalesceConfig, CoalesceUsage, Decision,
-    Effect, Error, ErrorKind, Keyspace, Keyspaces, Locality, NameError, OnError, Origin, Placement, Quota,
-    QuotaBuilder, QuotaError, QuotaParseError, RateLimiter, RateLimiterBuilder, Request, RequestError, Rule,
-    RuleDecision, RulesVerdict, Scope, Shard, StorageKey, Timestamp, TimestampError, Verdict, algorithm,
+    Effect, Error, ErrorKind, Figure, Keyspace, Keyspaces, Locality, Metric, NameError, Observe,
+    ObserveTrips, OnError, Origin, Placement, Quota, QuotaBuilder, QuotaError, QuotaParseError, RateLimiter,
+    RateLimiterBuilder, Request, RequestError, Rule, RuleDecision, RulesVerdict, Scope, Shard, StorageKey,
+    Timestamp, TimestampError, Verdict, algorithm, metric,
 };
 #[cfg(feature = "memory")]
 pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};

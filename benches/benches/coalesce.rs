@@ -8,7 +8,7 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use limiter_core::{
-    Algorithm, Backend, BackendError, Coalesce, CoalesceConfig, Decision, Locality, Memory, Quota,
+    Algorithm, Backend, BackendError, Coalesce, CoalesceConfig, Decision, Figure, Locality, Memory, Quota,
     QuotaError, Request, Shard, StorageKey, Verdict,
 };
 use std::hint::black_box;
@@ -63,6 +63,8 @@ impl Backend for Yielding {
     fn name(&self) -> &'static str {
         "yielding"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 fn coalesce(c: &mut Criterion) {

@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request as HttpRequest, Response, StatusCode};
 use distributed_rate_limiter::algorithm::{FixedWindow, Step, TokenBucket};
 use distributed_rate_limiter::{
-    Backend, BackendError, Effect, ErrorKind, Locality, Memory, OnError, Quota, QuotaError,
+    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Memory, OnError, Quota, QuotaError,
     RateLimiterBuilder, Request, Shard, StorageKey, Timestamp, Verdict,
 };
 use hyper_util::client::legacy::Client;
@@ -317,6 +317,10 @@ impl Backend for Flaky {
 
     fn name(&self) -> &'static str {
         "flaky"
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        self.store.report(tell);
     }
 }
 

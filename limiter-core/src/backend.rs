@@ -3,6 +3,7 @@
 use crate::decision::Verdict;
 use crate::error::BackendError;
 use crate::key::StorageKey;
+use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
@@ -70,6 +71,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The store's name, for metrics and errors.
     fn name(&self) -> &'static str;
+
+    /// Tells what it holds now and what it has done so far, each [`Figure`] once; a wrapper tells its own and passes
+    /// the call on. Asked about once a second and for each export: it may take locks, for microseconds, and never
+    /// waits for the store.
+    fn report(&self, tell: &mut dyn FnMut(Figure));
 }
 
 /// How far away a backend's answers are.
@@ -130,6 +136,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn name(&self) -> &'static str {
         (**self).name()
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        (**self).report(tell);
     }
 }
 

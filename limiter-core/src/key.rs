@@ -5,7 +5,7 @@ mod bytes;
 use crate::algorithm::Algorithm;
 use bytes::KeyBytes;
 use sha2::{Digest, Sha512};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -17,8 +17,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 #[derive(Clone, Copy)]
 pub struct Keyspace(&'static Names);
 
-#[derive(PartialEq, Eq, Hash)]
 struct Names {
+    /// How many keyspaces there were before.
+    number: usize,
     namespace: Box<str>,
     rule: Box<str>,
     algorithm: Algorithm,
@@ -27,8 +28,9 @@ struct Names {
     prefix_hash: u64,
 }
 
-/// Kept for good, so that a key carries a reference and no count that every core would fight over.
-static KEYSPACES: LazyLock<Mutex<HashSet<&'static Names>>> = LazyLock::new(Mutex::default);
+/// By prefix, which is injective, and kept for good, so that a key carries a reference and no count that every core
+/// would fight over.
+static KEYSPACES: LazyLock<Mutex<HashMap<&'static [u8], Keyspace>>> = LazyLock::new(Mutex::default);
 
 /// A name that no keyspace can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,20 +56,26 @@ impl Keyspace {
         }
         let (n, r) = (namespace.len(), rule.len());
         let prefix = format!("rl{}:{algorithm}:{n}:{namespace}:{r}:{rule}:", Self::FORMAT).into_bytes();
-        let names = Names {
+        let mut all = KEYSPACES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&*prefix) {
+            return Ok(*known);
+        }
+        let names: &'static Names = Box::leak(Box::new(Names {
+            number: all.len(),
             namespace: namespace.into(),
             rule: rule.into(),
             algorithm,
             prefix_hash: fnv(FNV_START, &prefix),
             prefix: prefix.into(),
-        };
-        let mut all = KEYSPACES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(&names) {
-            return Ok(Self(known));
-        }
-        let names = Box::leak(Box::new(names));
-        all.insert(names);
+        }));
+        all.insert(&names.prefix, Self(names));
         Ok(Self(names))
+    }
+
+    /// How many keyspaces of this process are older: a small number, for tables.
+    #[inline]
+    pub(crate) fn number(&self) -> usize {
+        self.0.number
     }
 
     /// The namespace.
@@ -214,7 +222,7 @@ impl StorageKey {
 
     /// Its hash, with a secret seed of this process.
     #[inline(always)]
-    pub(crate) fn hash(&self) -> u64 {
+    pub(crate) fn hashed(&self) -> u64 {
         self.hash
     }
 

@@ -13,6 +13,7 @@ mod key;
 mod layer;
 mod limiter;
 mod memory;
+pub mod metric;
 mod one_or_many;
 mod quota;
 mod request;
@@ -28,10 +29,11 @@ pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};
 pub use layer::{
     Breaker, BreakerConfig, BreakerState, BreakerUsage, Coalesce, CoalesceConfig, CoalesceUsage, Deadline,
     DeadlineConfig, Degrade, DegradeConfig, DegradeUsage, DenyCache, DenyCacheConfig, DenyCacheUsage,
-    OnOutage,
+    Observe, ObserveTrips, OnOutage,
 };
 pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};
+pub use metric::{Figure, Metric};
 pub use quota::{Quota, QuotaBuilder, QuotaError, QuotaParseError};
 pub use request::{Check, Request, RequestError};
 pub use rule::Rule;

@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::NameError;
+use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request, RequestError};
 use crate::rule::ActiveRule;
@@ -329,6 +330,15 @@ impl RateLimiter {
     #[must_use]
     pub fn on_error(&self) -> OnError {
         self.inner.on_error
+    }
+
+    /// What the layers and the store hold now, and have done so far; metrics are brought up to date as well. For whoever
+    /// exports them, right before, and for whoever wants the figures without a recorder.
+    #[must_use]
+    pub fn report(&self) -> Vec<Figure> {
+        let mut figures = Vec::new();
+        self.inner.backend.report(&mut |figure| figures.push(figure));
+        figures
     }
 
     /// Whether the store can be used as it is.

@@ -8,6 +8,7 @@ use crate::backend::{Backend, Locality, Shard as StorePart};
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
+use crate::metric::{self, Figure};
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use crate::time::Timestamp;
@@ -81,6 +82,10 @@ pub struct MemoryUsage {
     pub shared_states: usize,
     /// Entries of all sliding window logs.
     pub log_entries: usize,
+    /// Admissions so far that were taken from a shared state, as there was no room for one more key.
+    pub shared_admissions: u64,
+    /// States dropped so far, each of them as if never used.
+    pub evictions: u64,
 }
 
 /// Keys per part, from which on a further part pays.
@@ -142,11 +147,9 @@ impl Memory {
     /// What it holds now.
     #[must_use]
     pub fn usage(&self) -> MemoryUsage {
-        let empty = MemoryUsage { log_entries: self.inner.logs.used(), ..MemoryUsage::default() };
-        self.inner.shards.iter().fold(empty, |sum, shard| {
-            let (keys, shared_states) = shard.lock().len();
-            MemoryUsage { keys: sum.keys + keys, shared_states: sum.shared_states + shared_states, ..sum }
-        })
+        let mut usage = MemoryUsage { log_entries: self.inner.logs.used(), ..MemoryUsage::default() };
+        self.inner.shards.iter().for_each(|shard| shard.lock().count(&mut usage));
+        usage
     }
 }
 
@@ -273,7 +276,7 @@ impl Inner {
 
     fn index(&self, key: &StorageKey) -> usize {
         // Not the bits that a table uses to find a slot: the lowest and the highest seven.
-        let [_, _, bits, ..] = key.hash().to_be_bytes();
+        let [_, _, bits, ..] = key.hashed().to_be_bytes();
         usize::from(bits) & (self.shards.len() - 1)
     }
 
@@ -347,6 +350,15 @@ impl Backend for Memory {
 
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        let MemoryUsage { keys, shared_states, log_entries, shared_admissions, evictions } = self.usage();
+        tell(Figure::new(&metric::MEMORY_KEYS, NAME, keys as u64));
+        tell(Figure::new(&metric::MEMORY_SHARED_STATES, NAME, shared_states as u64));
+        tell(Figure::new(&metric::MEMORY_LOG_ENTRIES, NAME, log_entries as u64));
+        tell(Figure::new(&metric::MEMORY_SHARED_ADMISSIONS, NAME, shared_admissions));
+        tell(Figure::new(&metric::MEMORY_EVICTIONS, NAME, evictions));
     }
 }
 

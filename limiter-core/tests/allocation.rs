@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use key::Key;
 use limiter_core::{
     Algorithm, Backend, BackendError, Breaker, BreakerConfig, Check, Degrade, DegradeConfig, Effect,
-    ErrorKind, Keyspace, Locality, Memory, OnOutage, Quota, QuotaError, RateLimiter, Request, Rule, Shard,
-    StorageKey, Verdict,
+    ErrorKind, Figure, Keyspace, Locality, Memory, Observe, OnOutage, Quota, QuotaError, RateLimiter,
+    Request, Rule, Shard, StorageKey, Verdict,
 };
+use metrics_util::debugging::DebuggingRecorder;
 use now_or_never::now_or_never;
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -55,6 +56,8 @@ impl Backend for Away {
     fn name(&self) -> &'static str {
         "away"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 const START: u64 = 1_795_465_002_435_613;
@@ -105,6 +108,21 @@ fn a_limiter_allocates_nothing_for_a_known_key() {
         }
     });
     assert_eq!(counted.count_total, 0);
+}
+
+#[test]
+fn observing_allocates_nothing_for_a_known_rule_and_key() {
+    let recorder = DebuggingRecorder::new();
+    let backend = Observe::new(Memory::new());
+    let limiter = RateLimiter::builder(backend).rule(Rule::new("observed", "5/day")).build().unwrap();
+    let decide = || (0..100).filter(|_| limiter.check_now("user:42").is_some()).count();
+    assert_eq!(decide(), 100);
+    let counted = measure(|| assert_eq!(decide(), 100));
+    assert_eq!(counted.count_total, 0, "without a recorder");
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    assert_eq!(decide(), 100);
+    let counted = measure(|| assert_eq!(decide(), 100));
+    assert_eq!(counted.count_total, 0, "with one");
 }
 
 /// README says "about 100 bytes"; 24-byte keys, the bucket with and without a remainder.

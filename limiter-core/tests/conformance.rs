@@ -9,7 +9,7 @@ mod remote;
 use distant::Distant;
 use limiter_core::{
     Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Degrade, DegradeConfig,
-    DenyCache, DenyCacheConfig, Memory,
+    DenyCache, DenyCacheConfig, Memory, Observe, ObserveTrips,
 };
 use limiter_testkit::Harness;
 use remote::Remote;
@@ -20,6 +20,8 @@ use std::time::Duration;
 fn main() -> ExitCode {
     limiter_testkit::main([
         Harness::new("memory", async || Memory::new()),
+        Harness::new("observe", async || Observe::new(Memory::new())),
+        Harness::new("observe-trips", async || Observe::new(ObserveTrips::new(Distant(Memory::new())))),
         coalesce("coalesce", CoalesceConfig::new()),
         coalesce("coalesce-always", CoalesceConfig::new().eager(0)),
         coalesce(

@@ -6,9 +6,9 @@ mod now_or_never;
 
 use async_trait::async_trait;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Caller, Decision, Effect, Error, ErrorKind, Locality, Memory, OnError,
-    Origin, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Request, Rule, Scope, Shard, StorageKey,
-    Timestamp, Verdict,
+    Algorithm, Backend, BackendError, Caller, Decision, Effect, Error, ErrorKind, Figure, Locality, Memory,
+    OnError, Origin, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Request, Rule, Scope, Shard,
+    StorageKey, Timestamp, Verdict,
 };
 use now_or_never::now_or_never;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,6 +124,8 @@ impl Backend for Scripted {
     fn name(&self) -> &'static str {
         "scripted"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use crate::server::{Argument, Call, Failure, Patience, Server};
 use crate::{ready, retry, sweep};
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard, StorageKey,
-    Verdict,
+    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
+    StorageKey, Verdict,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -248,6 +248,8 @@ impl Backend for Postgres {
     fn name(&self) -> &'static str {
         NAME
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 impl fmt::Debug for Postgres {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use limiter_core::{
-    Backend, BackendError, Check, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard, StorageKey,
-    Timestamp, Verdict,
+    Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
+    StorageKey, Timestamp, Verdict, metric,
 };
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -361,6 +361,10 @@ impl Backend for Redis {
 
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        tell(Figure::new(&metric::CORRUPT_STATES, NAME, self.corrupt_states()));
     }
 }
 

@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Check, Decision, Keyspace, Locality, Memory, Quota, QuotaError, Request, Shard,
-    StorageKey, Timestamp, Verdict,
+    Backend, BackendError, Check, Decision, Figure, Keyspace, Locality, Memory, Quota, QuotaError, Request,
+    Shard, StorageKey, Timestamp, Verdict,
 };
 use limiter_testkit::Harness;
 use std::future::Future;
@@ -88,6 +88,8 @@ impl Backend for Buggy {
     fn name(&self) -> &'static str {
         "buggy"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 /// Whether the named case finds the bug.

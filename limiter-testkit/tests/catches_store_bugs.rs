@@ -4,8 +4,8 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard,
-    StorageKey, Verdict,
+    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request,
+    Shard, StorageKey, Verdict,
 };
 use limiter_testkit::{Harness, Inside, Reference};
 use std::collections::HashMap;
@@ -188,6 +188,8 @@ impl Backend for Vault {
     fn name(&self) -> &'static str {
         "vault"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 #[async_trait]

@@ -4,7 +4,9 @@
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
 use async_trait::async_trait;
-use limiter_core::{Backend, BackendError, Locality, Quota, QuotaError, Request, Shard, StorageKey, Verdict};
+use limiter_core::{
+    Backend, BackendError, Figure, Locality, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
+};
 use limiter_testkit::servers::{resp::Connection, shared};
 use limiter_testkit::{Harness, Reference};
 use std::process::{Command, ExitCode};
@@ -79,6 +81,8 @@ impl Backend for Counter {
     fn name(&self) -> &'static str {
         "counter"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }
 
 const ROLE: &str = "TEST_OF_PROCESSES_ROLE";

@@ -8,6 +8,7 @@ use crate::error::BackendError;
 use crate::key::StorageKey;
 use crate::layer::Answer;
 use crate::layer::parts::Parts;
+use crate::metric::{self, Figure};
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use async_trait::async_trait;
@@ -370,6 +371,20 @@ impl<B: Backend> Backend for Breaker<B> {
 
     fn name(&self) -> &'static str {
         self.shared.inner.name()
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        let BreakerUsage { parts, opened, .. } = self.usage();
+        for (state, label) in [
+            (BreakerState::Closed, "closed"),
+            (BreakerState::Open, "open"),
+            (BreakerState::Recovering, "recovering"),
+        ] {
+            let count = parts.iter().filter(|(_, of)| *of == state).count();
+            tell(Figure::new(&metric::BREAKERS, self.name(), count as u64).in_state(label));
+        }
+        tell(Figure::new(&metric::BREAKER_OPENINGS, self.name(), opened));
+        self.shared.inner.report(tell);
     }
 }
 

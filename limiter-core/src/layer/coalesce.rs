@@ -8,6 +8,7 @@ use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
 use crate::layer::parts::Parts;
 use crate::layer::{Answer, all_failed, last_deadline};
+use crate::metric::{self, Figure};
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
@@ -296,6 +297,13 @@ impl<B: Backend> Backend for Coalesce<B> {
 
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        let CoalesceUsage { queued, in_flight, .. } = self.usage();
+        tell(Figure::new(&metric::QUEUED_REQUESTS, self.name(), queued as u64));
+        tell(Figure::new(&metric::IN_FLIGHT_REQUESTS, self.name(), in_flight as u64));
+        self.inner.report(tell);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::backend::{Backend, Locality, Shard};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
 use crate::layer::{Answer, all_failed, last_deadline};
+use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
@@ -172,5 +173,9 @@ impl<B: Backend> Backend for Deadline<B> {
 
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        self.inner.report(tell);
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{BackendError, ErrorKind};
 use crate::key::StorageKey;
 use crate::layer::Answer;
 use crate::memory::{Memory, MemoryUsage};
+use crate::metric::{self, Figure};
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use async_trait::async_trait;
@@ -289,6 +290,17 @@ impl<B: Backend> Backend for Degrade<B> {
 
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        let DegradeUsage { is_degraded, degraded_for, .. } = self.usage();
+        let micros = u64::try_from(degraded_for.as_micros()).unwrap_or(u64::MAX);
+        tell(Figure::new(&metric::DEGRADED, self.name(), u64::from(is_degraded)));
+        tell(Figure::new(&metric::DEGRADED_SECONDS, self.name(), micros));
+        if let Policy::Local { limits, .. } = &self.policy {
+            limits.report(tell);
+        }
+        self.inner.report(tell);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::decision::{Basis, Decision, Origin, Verdict};
 use crate::error::BackendError;
 use crate::key::StorageKey;
 use crate::layer::Answer;
+use crate::metric::{self, Figure};
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use crate::time::Timestamp;
@@ -380,6 +381,11 @@ impl<B: Backend> Backend for DenyCache<B> {
 
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        tell(Figure::new(&metric::REMEMBERED_DENIALS, Backend::name(self), self.usage().remembered));
+        self.inner.report(tell);
     }
 }
 

@@ -4,15 +4,16 @@
 //!
 //! | layer | why there |
 //! |---|---|
-//! | Observe | sees every answer, also those that never reach the store |
+//! | [`Observe`] | sees every answer, also those that never reach the store |
 //! | [`DenyCache`] | a remembered denial costs nothing below it |
 //! | [`Degrade`] | answers whatever fails below it |
 //! | [`Breaker`] | while open, keeps callers out of the queue |
 //! | [`Deadline`] | counts the whole wait of one caller, the queue included |
 //! | [`Coalesce`] | next to the store: what it sends is what travels |
+//! | [`ObserveTrips`] | sees what the store alone does |
 //! | store | |
 //!
-//! Observe is still to come. A store that combines requests per key by itself
+//! A store that combines requests per key by itself
 //! ([`Locality::Combining`](crate::Locality::Combining)) goes without the latter.
 
 mod breaker;
@@ -20,6 +21,7 @@ mod coalesce;
 mod deadline;
 mod degrade;
 mod deny_cache;
+mod observe;
 mod parts;
 
 pub use breaker::{Breaker, BreakerConfig, BreakerState, BreakerUsage};
@@ -27,6 +29,7 @@ pub use coalesce::{Coalesce, CoalesceConfig, CoalesceUsage};
 pub use deadline::{Deadline, DeadlineConfig};
 pub use degrade::{Degrade, DegradeConfig, DegradeUsage, OnOutage};
 pub use deny_cache::{DenyCache, DenyCacheConfig, DenyCacheUsage};
+pub use observe::{Observe, ObserveTrips};
 
 use crate::decision::Verdict;
 use crate::error::BackendError;

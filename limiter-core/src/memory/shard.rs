@@ -1,5 +1,6 @@
 //! One independently locked part of the store.
 
+use super::MemoryUsage;
 use super::table::{Slot, Stored, Tables};
 use crate::algorithm::{Log, SlidingLog};
 use crate::decision::Decision;
@@ -32,6 +33,9 @@ pub(super) struct Shard {
     sweep_at: usize,
     /// ... and the instant.
     next_sweep: u64,
+    /// So far.
+    shared_admissions: u64,
+    evictions: u64,
 }
 
 /// Entries of all the store's logs, beyond one per log.
@@ -88,6 +92,8 @@ impl Shard {
             grace,
             sweep_at: FEW_KEYS.min(capacity),
             next_sweep: 0,
+            shared_admissions: 0,
+            evictions: 0,
         }
     }
 
@@ -120,7 +126,7 @@ impl Shard {
 
     fn reset_by<A: Stored>(&mut self, key: &StorageKey) -> bool {
         let is_its = |(keyspace, shared): (_, &[u8])| {
-            keyspace == key.keyspace() && shared.last() == Some(&shared_index(key.hash()))
+            keyspace == key.keyspace() && shared.last() == Some(&shared_index(key.hashed()))
         };
         let shares = A::table(&mut self.shared).keys().any(is_its);
         let own = A::table(&mut self.own);
@@ -135,9 +141,12 @@ impl Shard {
         true
     }
 
-    /// How many states there are, own and shared.
-    pub(super) fn len(&self) -> (usize, usize) {
-        (self.own.len(), self.shared.len())
+    /// Adds what is here.
+    pub(super) fn count(&self, usage: &mut MemoryUsage) {
+        usage.keys += self.own.len();
+        usage.shared_states += self.shared.len();
+        usage.shared_admissions += self.shared_admissions;
+        usage.evictions += self.evictions;
     }
 
     fn has_own(&mut self, key: &StorageKey) -> bool {
@@ -169,6 +178,7 @@ impl Shard {
             return decision;
         }
         let has_room = self.has_room(visit);
+        self.shared_admissions += u64::from(!has_room);
         let shared_key = visit.shared_key();
         let copy = match A::table(&mut self.shared).find(&shared_key) {
             Some(slot) if !has_room => return self.logs.step::<A>(slot, visit),
@@ -206,9 +216,11 @@ impl Shard {
         if self.own.len() >= self.sweep_at && visit.may_drop && now >= self.next_sweep {
             let forgotten = |log: &Log| self.logs.count::<SlidingLog>(log, &Log::default());
             let reset_by = now.saturating_sub(self.grace);
+            let before = self.own.len() + self.shared.len();
             self.own.sweep(reset_by, forgotten);
             self.shared.sweep(reset_by, forgotten);
             let keys = self.own.len();
+            self.evictions += (before - keys - self.shared.len()) as u64;
             self.sweep_at = (2 * keys).max(FEW_KEYS).min(self.capacity);
             self.next_sweep = now.saturating_add(SWEEP_PAUSE.saturating_mul(keys as u64));
         }
@@ -273,7 +285,7 @@ impl Visit<'_> {
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
-        bytes[24] = shared_index(self.key.hash());
+        bytes[24] = shared_index(self.key.hashed());
         self.key.keyspace().key(&bytes)
     }
 }

@@ -92,11 +92,11 @@ impl<T: Slot> Table<T> {
 
     #[inline]
     pub(super) fn find(&mut self, key: &StorageKey) -> Option<&mut T> {
-        self.entries.find_mut(key.hash(), |entry| entry.is(key)).map(|entry| &mut entry.slot)
+        self.entries.find_mut(key.hashed(), |entry| entry.is(key)).map(|entry| &mut entry.slot)
     }
 
     pub(super) fn insert(&mut self, key: &StorageKey, slot: T) {
-        self.entries.insert_unique(key.hash(), Entry::new(key, slot), Entry::hash);
+        self.entries.insert_unique(key.hashed(), Entry::new(key, slot), Entry::hash);
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = (Keyspace, &[u8])> {
@@ -104,7 +104,7 @@ impl<T: Slot> Table<T> {
     }
 
     pub(super) fn remove(&mut self, key: &StorageKey) {
-        if let Ok(found) = self.entries.find_entry(key.hash(), |entry| entry.is(key)) {
+        if let Ok(found) = self.entries.find_entry(key.hashed(), |entry| entry.is(key)) {
             found.remove();
         }
     }

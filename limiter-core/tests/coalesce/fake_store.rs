@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Decision, Effect, ErrorKind, Keyspace, Locality, Memory, Quota,
-    QuotaError, Request, Shard, StorageKey, Verdict,
+    Algorithm, Backend, BackendError, Check, Decision, Effect, ErrorKind, Figure, Keyspace, Locality, Memory,
+    Quota, QuotaError, Request, Shard, StorageKey, Verdict,
 };
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
@@ -142,4 +142,6 @@ impl Backend for FakeStore {
     fn name(&self) -> &'static str {
         "fake"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Locality, Memory, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
+    Backend, BackendError, Figure, Locality, Memory, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
 };
 use tokio::task::yield_now;
 
@@ -45,5 +45,9 @@ impl Backend for Distant {
 
     fn name(&self) -> &'static str {
         "distant"
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        self.0.report(tell);
     }
 }

@@ -6,8 +6,8 @@ use limiter_core::algorithm::{
     Window,
 };
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Locality, Quota, QuotaError, Request, Shard,
-    StorageKey, Timestamp, Verdict,
+    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request,
+    Shard, StorageKey, Timestamp, Verdict,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -231,4 +231,6 @@ impl Backend for Remote {
     fn name(&self) -> &'static str {
         "remote"
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 }

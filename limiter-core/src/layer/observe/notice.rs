@@ -1,0 +1,102 @@
+//! What is logged, now and then.
+
+use crate::error::{BackendError, ErrorKind};
+use crate::time::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The kinds of errors, as labels; the last is no error of a backend.
+pub(super) const KINDS: [&str; 8] =
+    ["config", "unavailable", "timeout", "overloaded", "contention", "corrupt", "unexpected", "dropped"];
+
+/// The place in [`KINDS`].
+pub(super) fn kind_index(kind: ErrorKind) -> usize {
+    match kind {
+        ErrorKind::Config => 0,
+        ErrorKind::Unavailable => 1,
+        ErrorKind::Timeout => 2,
+        ErrorKind::Overloaded => 3,
+        ErrorKind::Contention => 4,
+        ErrorKind::Corrupt => 5,
+        ErrorKind::Unexpected => 6,
+    }
+}
+
+/// Between two lines of one kind.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Warnings, a line of each kind at most every [`PAUSE`].
+#[derive(Default)]
+pub(super) struct Notices {
+    failed: [Notice; KINDS.len()],
+    degraded: Notice,
+}
+
+#[derive(Default)]
+struct Notice {
+    every: Every,
+    suppressed: AtomicU64,
+}
+
+impl Notices {
+    #[cold]
+    pub(super) fn failed(&self, what: &'static str, error: &BackendError) {
+        let kind = kind_index(error.kind());
+        if let Some(suppressed) = self.failed[kind].suppressed_before(Timestamp::now()) {
+            // Without its source, which may quote what was sent.
+            let (store, kind) = (error.backend(), KINDS[kind]);
+            tracing::warn!(store, kind, suppressed, %error, "{what}");
+        }
+    }
+
+    #[cold]
+    pub(super) fn degraded(&self, store: &'static str) {
+        if let Some(suppressed) = self.degraded.suppressed_before(Timestamp::now()) {
+            tracing::warn!(store, suppressed, "decided without the store");
+        }
+    }
+}
+
+impl Notice {
+    /// How many were suppressed before one that is not; `None`: it is.
+    fn suppressed_before(&self, now: Timestamp) -> Option<u64> {
+        if self.every.is_due(PAUSE, now) {
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+        }
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+/// Something that is done now and then, by whoever comes by.
+#[derive(Default)]
+pub(super) struct Every {
+    /// Not before that instant.
+    next: AtomicU64,
+}
+
+impl Every {
+    /// Whether it is to be done now, by the caller alone.
+    #[inline]
+    pub(super) fn is_due(&self, pause: Duration, now: Timestamp) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        if now.as_micros() < next {
+            return false;
+        }
+        let later = (now + pause).as_micros();
+        self.next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_how_many_were_suppressed_since_the_last() {
+        let (notice, start) = (Notice::default(), Timestamp::now());
+        let lines = [0, 1, 9_999_999, 10_000_000, 10_000_001, 25_000_000]
+            .map(|later| notice.suppressed_before(start + Duration::from_micros(later)));
+        assert_eq!(lines, [Some(0), None, None, Some(2), None, Some(1)]);
+    }
+}
