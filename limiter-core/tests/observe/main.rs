@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod decisions;
+mod export;
 mod fake;
 mod figures;
 #[path = "../common/logged.rs"]
