@@ -1,6 +1,7 @@
 use crate::batch::{Batch, Buckets, MAX_CHECKS, MAX_REQUESTS, Packed, Taken};
 use crate::builder::{ConfigError, Durability, PostgresBuilder};
 use crate::error::{NAME, malformed, unsent};
+use crate::keys::Keys;
 use crate::schema::Schema;
 use crate::server::{Argument, Call, Failure, Patience, Server};
 use crate::{ready, retry, sweep};
@@ -134,7 +135,7 @@ impl Inner {
         let Packed { buckets, keys, locked, quotas, requests } = std::mem::take(&mut batch.packed);
         if let Some(Buckets { ats, counts, steps, rooms }) = buckets {
             let arguments = vec![
-                Argument::Keys(keys),
+                Argument::Keys(Keys(keys)),
                 Argument::BigInts(ats),
                 Argument::BigInts(counts),
                 Argument::BigInts(steps),
@@ -155,7 +156,7 @@ impl Inner {
         let arguments = vec![
             Argument::BigInt(self.grace),
             Argument::BigInt(self.horizon),
-            Argument::Keys(keys),
+            Argument::Keys(Keys(keys)),
             Argument::Int(locked),
             Argument::BigInts(quotas),
             Argument::BigInts(requests),
@@ -225,7 +226,7 @@ impl Backend for Postgres {
             let call = Call {
                 operation: "reset",
                 text: Arc::clone(&self.inner.schema.reset),
-                arguments: vec![Argument::Keys(keys.iter().map(StorageKey::to_bytes).collect())],
+                arguments: vec![Argument::Keys(Keys(keys.iter().map(StorageKey::to_bytes).collect()))],
                 may_go_again: false,
             };
             self.inner

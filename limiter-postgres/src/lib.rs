@@ -62,6 +62,7 @@ mod batch;
 mod builder;
 mod error;
 mod finish;
+mod keys;
 mod pool;
 mod ready;
 mod retry;

@@ -2,6 +2,7 @@
 
 use crate::error::{Class, classify, failed, timed_out, unsent};
 use crate::finish::Finish;
+use crate::keys::Keys;
 use crate::pool::{Around, Connection, Pool};
 use futures_util::future::join3;
 use limiter_core::{BackendError, Effect, ErrorKind};
@@ -79,7 +80,7 @@ pub(crate) enum Argument {
     Int(i32),
     BigInt(i64),
     BigInts(Vec<i64>),
-    Keys(Vec<Vec<u8>>),
+    Keys(Keys),
 }
 
 impl Argument {
