@@ -3,12 +3,13 @@
 //! `service.rs` is the part to copy: three rules decided at once, and what to answer.
 
 mod args;
+mod scrape;
 mod service;
 #[cfg(test)]
 mod tests;
 
 use args::{Failure, Flags};
-use distributed_rate_limiter::OnError;
+use distributed_rate_limiter::{Observe, OnError};
 use service::{QUOTAS, Service};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -43,8 +44,12 @@ async fn run() -> Result<(), Failure> {
         .map_err(|_| Failure::Usage(format!("--listen {listen:?} is no address such as 127.0.0.1:8080")))?;
     let store = flags.store()?;
     let store_name = store.name();
+    let recorder = scrape::recorder().map_err(|error| Failure::Failed(error.to_string()))?;
+    let exporter = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|error| Failure::Failed(error.to_string()))?;
+    tokio::spawn(scrape::keep_up(exporter.clone()));
     // `OnError::Allow` is also the default; said here because every service should choose.
-    let service = Service::new(service::limiter(store, &QUOTAS), OnError::Allow)
+    let service = Service::new(service::limiter(Observe::new(store), &QUOTAS), OnError::Allow)
         .map_err(|error| Failure::Failed(error.to_string()))?;
     service.limiter().ready().await.map_err(|error| Failure::Failed(format!("the store: {error}")))?;
 
@@ -57,7 +62,8 @@ async fn run() -> Result<(), Failure> {
     print!("{}", to_try(address));
 
     // The peer's address is what tells clients apart, so the router must be given it.
-    let app = service::router(service).into_make_service_with_connect_info::<SocketAddr>();
+    let metrics = scrape::router(exporter, service.limiter().clone());
+    let app = service::router(service).merge(metrics).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app)
         .with_graceful_shutdown(async {
             // Without the signal there is no end but a kill, which needs no help.
@@ -89,6 +95,9 @@ to try:
 
   # another client is not affected
   curl -i -H 'x-client: alice' http://{address}/search
+
+  # what was decided, as Prometheus sees it
+  curl -s http://{address}/metrics
 "
     )
 }

@@ -1,6 +1,7 @@
 //! The fields by themselves, the service over a real socket under a virtual clock, and the command line.
 
 use crate::args::Flags;
+use crate::scrape;
 use crate::service::fields::{Policy, limit_field, policy_field, retry_after};
 use crate::service::{CLIENT, QUOTAS, Quotas, Service, limiter, network, router};
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request as HttpRequest, Response, StatusCode};
 use distributed_rate_limiter::algorithm::{FixedWindow, Step, TokenBucket};
 use distributed_rate_limiter::{
-    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Memory, OnError, Quota, QuotaError,
+    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Memory, Observe, OnError, Quota, QuotaError,
     RateLimiterBuilder, Request, Shard, StorageKey, Timestamp, Verdict,
 };
 use hyper_util::client::legacy::Client;
@@ -128,7 +129,10 @@ struct Running {
 
 impl Running {
     async fn start(limiter: RateLimiterBuilder, on_error: OnError) -> Self {
-        let app = router(Service::new(limiter, on_error).unwrap());
+        Self::serve(router(Service::new(limiter, on_error).unwrap())).await
+    }
+
+    async fn serve(app: axum::Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = app.into_make_service_with_connect_info::<SocketAddr>();
@@ -272,6 +276,32 @@ async fn the_unlimited_route_takes_nothing() {
         assert_eq!((response.status().as_u16(), header(&response, "ratelimit")), (200, ""));
     }
     assert_eq!(header(&service.get("/", None).await, "ratelimit").split(';').nth(1), Some("r=5"));
+}
+
+#[tokio::test]
+async fn a_scrape_says_what_was_decided() {
+    let recorder = scrape::recorder().unwrap();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let service = Service::new(limiter(Observe::new(Memory::new()), &TINY), OnError::Deny).unwrap();
+    let metrics = scrape::router(recorder.handle(), service.limiter().clone());
+    let service = Running::serve(router(service).merge(metrics)).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(service.status("/search", None).await);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    let page = service.get("/metrics", None).await;
+    assert_eq!(header(&page, "content-type"), "text/plain; version=0.0.4");
+    let decided = |rule: &str, outcome: &str| {
+        let series = format!(
+            "limiter_decisions_total{{rule={rule:?},store=\"memory\",origin=\"store\",outcome={outcome:?}}} "
+        );
+        let line = page.body().lines().find_map(|line| line.strip_prefix(&*series)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("no {series} in {}", page.body()))
+    };
+    assert_eq!((decided("endpoint", "allowed"), decided("endpoint", "denied")), ("2".into(), "1".into()));
+    assert_eq!((decided("client", "allowed"), decided("client", "withheld")), ("2".into(), "1".into()));
+    assert!(page.body().contains("limiter_memory_keys{store=\"memory\"} 3\n"), "{}", page.body());
 }
 
 /// A store that is away until it is not.
