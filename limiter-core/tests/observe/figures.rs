@@ -5,8 +5,9 @@ use crate::now_or_never::now_or_never;
 use crate::recorded::Value::{Counter, Gauge};
 use crate::recorded::{Recorder, Values, values};
 use limiter_core::{
-    Backend, Breaker, BreakerConfig, Coalesce, CoalesceConfig, ErrorKind, Figure, Memory, Metric, Observe,
-    ObserveTrips, RateLimiter, Rule, Timestamp, metric,
+    Backend, Breaker, BreakerConfig, Coalesce, CoalesceConfig, Degrade, DegradeConfig, DenyCache,
+    DenyCacheConfig, ErrorKind, Figure, Memory, Metric, Observe, ObserveTrips, RateLimiter, Rule, Timestamp,
+    metric,
 };
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
@@ -202,4 +203,33 @@ async fn a_breaker_reports_its_parts_by_state() {
     let states = ["closed", "open", "recovering"].map(|state| taken[&breakers(state)].clone());
     assert_eq!(states, [Gauge(-1.0), Gauge(1.0), Gauge(0.0)]);
     assert_eq!(taken[r#"limiter_breaker_openings_total{store="fake"}"#], Counter(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn remembered_denials_and_the_degraded_mode_are_reported() {
+    let recorder = Recorder::new();
+    let store = Fake::failing(Takes::So(Duration::ZERO), ErrorKind::Unavailable);
+    let degraded = Degrade::new(store, DegradeConfig::new());
+    let layer = Observe::new(DenyCache::new(degraded, DenyCacheConfig::new()));
+    for expected in [None, Some(&Gauge(1.0))] {
+        layer.report(&mut |_| {});
+        let changes = recorder.changes();
+        assert_eq!(changes.get(r#"limiter_degraded{store="fake"}"#), expected, "{changes:?}");
+        assert!(layer.decide(&[ask("user")]).await[0].is_ok());
+    }
+    let names: Vec<_> = told(&layer);
+    let memory = ["keys", "shared_states", "log_entries"].map(|name| format!("limiter_memory_{name}"));
+    for name in memory
+        .iter()
+        .map(String::as_str)
+        .chain(["limiter_remembered_denials", "limiter_degraded_seconds_total"])
+    {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+}
+
+fn told(backend: &impl Backend) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    backend.report(&mut |figure| names.push(figure.metric().name()));
+    names
 }
