@@ -266,8 +266,8 @@ impl<B: Backend> DenyCache<B> {
     }
 
     /// A request's keys, by a hash with a secret seed. Not its quotas, as what is granted under one counts under another.
-    fn hash(&self, hasher: usize, request: &Request) -> u64 {
-        let mut hasher = self.hashers[hasher].build_hasher();
+    fn hash(&self, request: &Request) -> u64 {
+        let mut hasher = self.hashers[0].build_hasher();
         for check in request.checks() {
             check.key.hash(&mut hasher);
         }
@@ -276,7 +276,12 @@ impl<B: Backend> DenyCache<B> {
 
     /// What a denial is kept under: 128 bits that nobody can make collide, where keys would take more.
     fn name(&self, request: &Request, hash: u64) -> u128 {
-        u128::from(hash) << 64 | u128::from(self.hash(1, request))
+        // Of the keys' own bytes: what a key is hashed to by itself has 64 bits.
+        let mut hasher = self.hashers[1].build_hasher();
+        for check in request.checks() {
+            (check.key.keyspace(), check.key.bytes()).hash(&mut hasher);
+        }
+        u128::from(hash) << 64 | u128::from(hasher.finish())
     }
 
     fn keys(&self, request: &Request) -> impl Iterator<Item = u64> {
@@ -300,7 +305,7 @@ impl<B: Backend> DenyCache<B> {
         let asked: Vec<Asked> = batch.iter().map(|request| self.asks(request)).collect();
         let answers = self.inner.decide(batch).await;
         for ((request, answer), asked) in batch.iter().zip(&answers).zip(asked) {
-            self.learn(request, self.hash(0, request), answer, asked);
+            self.learn(request, self.hash(request), answer, asked);
         }
         answers
     }
@@ -335,10 +340,10 @@ impl Denied {
 impl<B: Backend> Backend for DenyCache<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
         let [only] = batch else {
-            let recall = |request| self.recall(request, self.hash(0, request));
+            let recall = |request| self.recall(request, self.hash(request));
             return self.decide_unknown(batch, batch.iter().map(recall).collect()).await;
         };
-        let hash = self.hash(0, only);
+        let hash = self.hash(only);
         if let Some(verdict) = self.recall(only, hash) {
             return vec![Ok(verdict)];
         }
@@ -351,7 +356,7 @@ impl<B: Backend> Backend for DenyCache<B> {
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {
-        match self.recall(request, self.hash(0, request)) {
+        match self.recall(request, self.hash(request)) {
             Some(verdict) => Some(Ok(verdict)),
             None => self.inner.decide_now(request),
         }
