@@ -79,23 +79,21 @@ const MEMORY: Option<fn(&str) -> Opened> = Some(|url| {
 #[cfg(not(feature = "redis"))]
 const REDIS: Option<fn(&str) -> Opened> = None;
 #[cfg(feature = "redis")]
-const REDIS: Option<fn(&str) -> Opened> =
-    Some(|url| Ok(Arc::new(crate::Coalesce::new(crate::Redis::connect(url)?, crate::CoalesceConfig::new()))));
+const REDIS: Option<fn(&str) -> Opened> = Some(|url| Ok(Arc::new(crate::Redis::connect(url)?)));
 
 #[cfg(not(feature = "postgres"))]
 const POSTGRES: Option<fn(&str) -> Opened> = None;
 #[cfg(feature = "postgres")]
-const POSTGRES: Option<fn(&str) -> Opened> = Some(|url| {
-    Ok(Arc::new(crate::Coalesce::new(crate::Postgres::connect(url)?, crate::CoalesceConfig::new())))
-});
+const POSTGRES: Option<fn(&str) -> Opened> = Some(|url| Ok(Arc::new(crate::Postgres::connect(url)?)));
 
 fn known() -> String {
     let schemes = STORES.iter().flat_map(|store| store.schemes).map(|scheme| format!("{scheme}://"));
     schemes.collect::<Vec<_>>().join(", ")
 }
 
-/// The backend that a URL names, with what makes it fast in front of it: `memory://`, the in-process store;
-/// `redis://..` and its kin and `postgres://..`, Redis and PostgreSQL behind [`Coalesce`](crate::Coalesce).
+/// The store that a URL names: `memory://`, the in-process store; `redis://..` and its kin, Redis; `postgres://..`,
+/// PostgreSQL. A [`RateLimiter`](crate::RateLimiter) puts around it what makes it fast and safe; who does without one
+/// calls [`standard`](crate::standard).
 ///
 /// Nothing is connected yet, so that a store which is down is no error here.
 ///

@@ -34,11 +34,13 @@ mod connect;
 
 pub use connect::{ConnectError, connect};
 pub use limiter_core::{
-    Algorithm, Backend, BackendError, Caller, Check, Coalesce, CoalesceConfig, CoalesceUsage, Decision,
-    Effect, Error, ErrorKind, Figure, Keyspace, Keyspaces, Locality, Metric, NameError, Observe,
-    ObserveTrips, OnError, Origin, Placement, Quota, QuotaBuilder, QuotaError, QuotaParseError, RateLimiter,
-    RateLimiterBuilder, Request, RequestError, Rule, RuleDecision, RulesVerdict, Scope, Shard, StorageKey,
-    Timestamp, TimestampError, Verdict, algorithm, metric,
+    Algorithm, Backend, BackendError, Breaker, BreakerConfig, BreakerState, BreakerUsage, Caller, Check,
+    Coalesce, CoalesceConfig, CoalesceUsage, Deadline, DeadlineConfig, Decision, Degrade, DegradeConfig,
+    DegradeUsage, DenyCache, DenyCacheConfig, DenyCacheUsage, Effect, Error, ErrorKind, Figure, Keyspace,
+    Keyspaces, Locality, Metric, NameError, Observe, ObserveTrips, OnOutage, Origin, Placement, Quota,
+    QuotaBuilder, QuotaError, QuotaParseError, RateLimiter, RateLimiterBuilder, Request, RequestError, Rule,
+    RuleDecision, RulesVerdict, Scope, Shard, StandardConfig, StorageKey, Timestamp, TimestampError, Verdict,
+    algorithm, metric, standard,
 };
 #[cfg(feature = "memory")]
 pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};

@@ -9,7 +9,7 @@ mod service;
 mod tests;
 
 use args::{Failure, Flags};
-use distributed_rate_limiter::{Observe, OnError};
+use distributed_rate_limiter::OnOutage;
 use service::{QUOTAS, Service};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -48,8 +48,8 @@ async fn run() -> Result<(), Failure> {
     let exporter = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|error| Failure::Failed(error.to_string()))?;
     tokio::spawn(scrape::keep_up(exporter.clone()));
-    // `OnError::Allow` is also the default; said here because every service should choose.
-    let service = Service::new(service::limiter(Observe::new(store), &QUOTAS), OnError::Allow)
+    // Also the default, limits in this process; said here because every service should choose.
+    let service = Service::new(service::limiter(store, &QUOTAS), OnOutage::default())
         .map_err(|error| Failure::Failed(error.to_string()))?;
     service.limiter().ready().await.map_err(|error| Failure::Failed(format!("the store: {error}")))?;
 

@@ -12,7 +12,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use distributed_rate_limiter::{
-    Backend, Caller, Error, OnError, RateLimiter, RateLimiterBuilder, Rule, RuleDecision, RulesVerdict, Scope,
+    Backend, Caller, Error, OnOutage, Origin, RateLimiter, RateLimiterBuilder, Rule, RuleDecision,
+    RulesVerdict, Scope,
 };
 use fields::Policy;
 use serde_json::json;
@@ -59,8 +60,8 @@ pub(crate) struct Service {
 type Observer = Box<dyn Fn(Duration) + Send + Sync>;
 
 impl Service {
-    pub(crate) fn new(limiter: RateLimiterBuilder, on_error: OnError) -> Result<Self, Error> {
-        let limiter = limiter.on_error(on_error).build()?;
+    pub(crate) fn new(limiter: RateLimiterBuilder, on_outage: OnOutage) -> Result<Self, Error> {
+        let limiter = limiter.on_outage(on_outage).build()?;
         Ok(Self { limiter, store_lost: AtomicBool::new(false), observer: None })
     }
 
@@ -81,16 +82,24 @@ impl Service {
         rules.map(|(name, scope, quota)| format!("  {name:<9} {quota}, {scope}\n")).collect()
     }
 
-    /// Logs when the store is lost and when it is back, not once per request.
-    fn store_answers(&self, problem: Option<&Error>) {
-        let lost = problem.is_some();
+    /// Logs when the store is lost and when it is back, not once per request; why, the limiter tells `tracing`.
+    fn answered_by(&self, origin: Origin) {
+        let lost = match origin {
+            Origin::Degraded => true,
+            Origin::Store => false,
+            // It says nothing about the store.
+            _ => return,
+        };
         if self.store_lost.swap(lost, Ordering::Relaxed) == lost {
             return;
         }
-        match (problem, self.limiter.on_error()) {
-            (Some(error), OnError::Allow) => eprintln!("no limits until the store answers: {error}"),
-            (Some(error), OnError::Deny) => eprintln!("no service until the store answers: {error}"),
-            (None, _) => eprintln!("the store answers again: limits hold"),
+        match (lost, self.limiter.on_outage()) {
+            (true, OnOutage::Allow) => eprintln!("no limits until the store answers"),
+            (true, OnOutage::Deny) => eprintln!("no service until the store answers"),
+            (true, OnOutage::Local { .. }) => {
+                eprintln!("limits of this instance's own until the store answers")
+            }
+            (false, _) => eprintln!("the store answers again: limits hold"),
         }
     }
 }
@@ -123,9 +132,16 @@ async fn limit(State(service): State<Arc<Service>>, request: Request, next: Next
 
     match verdict {
         Ok(verdict) => {
-            service.store_answers(None);
+            let summary = verdict.summary();
+            service.answered_by(summary.origin);
+            // Where nothing is known of the client's limits, nothing is advertised.
+            match (summary.origin, service.limiter.on_outage()) {
+                (Origin::Degraded, OnOutage::Allow) => return next.run(request).await,
+                (Origin::Degraded, OnOutage::Deny) => return unavailable(),
+                _ => {}
+            }
             let policies = policies(&verdict);
-            let retry_after = if verdict.allowed() { None } else { fields::retry_after(&verdict.summary()) };
+            let retry_after = if verdict.allowed() { None } else { fields::retry_after(&summary) };
             let mut response = if verdict.allowed() {
                 next.run(request).await
             } else {
@@ -135,21 +151,10 @@ async fn limit(State(service): State<Arc<Service>>, request: Request, next: Next
             set(&mut response, LIMIT, fields::limit_field(&policies, retry_after));
             response
         }
-        // The store gave no answer: as `RateLimiter::allow` decides by `on_error`. Nothing is known, so
-        // nothing is advertised.
-        Err(error @ Error::Backend(_)) => {
-            service.store_answers(Some(&error));
-            match service.limiter.on_error() {
-                OnError::Allow => next.run(request).await,
-                OnError::Deny => problem(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    json!({
-                        "type": "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-                        "title": "Limits cannot be checked at the moment",
-                        "status": 503,
-                    }),
-                ),
-            }
+        // A limiter whose backend is taken as it is tells what has gone wrong.
+        Err(Error::Backend(error)) => {
+            eprintln!("no decision: {error}");
+            unavailable()
         }
         // Not the store's fault: a rule counts by something that this middleware does not give.
         Err(error) => {
@@ -206,6 +211,17 @@ fn too_many_requests(policies: &[Policy<'_>], retry_after: Option<u64>) -> Respo
         response.headers_mut().insert(RETRY_AFTER, wait.into());
     }
     response
+}
+
+fn unavailable() -> Response {
+    problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        json!({
+            "type": "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            "title": "Limits cannot be checked at the moment",
+            "status": 503,
+        }),
+    )
 }
 
 fn problem(status: StatusCode, body: serde_json::Value) -> Response {

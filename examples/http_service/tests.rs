@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request as HttpRequest, Response, StatusCode};
 use distributed_rate_limiter::algorithm::{FixedWindow, Step, TokenBucket};
 use distributed_rate_limiter::{
-    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Memory, Observe, OnError, Quota, QuotaError,
+    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Memory, OnOutage, Quota, QuotaError,
     RateLimiterBuilder, Request, Shard, StorageKey, Timestamp, Verdict,
 };
 use hyper_util::client::legacy::Client;
@@ -128,8 +128,8 @@ struct Running {
 }
 
 impl Running {
-    async fn start(limiter: RateLimiterBuilder, on_error: OnError) -> Self {
-        Self::serve(router(Service::new(limiter, on_error).unwrap())).await
+    async fn start(limiter: RateLimiterBuilder, on_outage: OnOutage) -> Self {
+        Self::serve(router(Service::new(limiter, on_outage).unwrap())).await
     }
 
     async fn serve(app: axum::Router) -> Self {
@@ -168,7 +168,7 @@ async fn tiny() -> (Running, Arc<AtomicU64>) {
     let clock = Arc::clone(&now);
     let limiter = limiter(Memory::new(), &TINY)
         .clock(move || Timestamp::from_micros(clock.load(Ordering::Relaxed)).unwrap());
-    (Running::start(limiter, OnError::Deny).await, now)
+    (Running::start(limiter, OnOutage::Deny).await, now)
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn the_unlimited_route_takes_nothing() {
 async fn a_scrape_says_what_was_decided() {
     let recorder = scrape::recorder().unwrap();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let service = Service::new(limiter(Observe::new(Memory::new()), &TINY), OnError::Deny).unwrap();
+    let service = Service::new(limiter(Memory::new(), &TINY), OnOutage::Deny).unwrap();
     let metrics = scrape::router(recorder.handle(), service.limiter().clone());
     let service = Running::serve(router(service).merge(metrics)).await;
     let mut statuses = Vec::new();
@@ -356,10 +356,10 @@ impl Backend for Flaky {
 
 #[tokio::test]
 async fn without_a_store_the_chosen_policy_answers_and_advertises_nothing() {
-    for (on_error, expected) in [(OnError::Allow, 200), (OnError::Deny, 503)] {
+    for (on_outage, expected) in [(OnOutage::Allow, 200), (OnOutage::Deny, 503)] {
         let away = Arc::new(AtomicBool::new(true));
         let store = Flaky { store: Memory::new(), away: Arc::clone(&away) };
-        let service = Running::start(limiter(store, &TINY), on_error).await;
+        let service = Running::start(limiter(store, &TINY), on_outage).await;
         for _ in 0..9 {
             let response = service.get("/", None).await;
             assert_eq!((response.status().as_u16(), header(&response, "ratelimit")), (expected, ""));
@@ -376,7 +376,7 @@ async fn without_a_store_the_chosen_policy_answers_and_advertises_nothing() {
 
 #[test]
 fn the_quotas_of_the_example_are_accepted() {
-    let service = Service::new(limiter(Memory::new(), &QUOTAS), OnError::Allow).unwrap();
+    let service = Service::new(limiter(Memory::new(), &QUOTAS), OnOutage::default()).unwrap();
     assert!(service.rules().contains("client    5/second burst 10, per client\n"), "{}", service.rules());
 }
 

@@ -13,7 +13,7 @@ mod service;
 
 use args::{Failure, Flags};
 use clients::{CAST, Stage};
-use distributed_rate_limiter::{OnError, Quota, Timestamp};
+use distributed_rate_limiter::{OnOutage, Quota, Timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use latency::Latency;
 use report::{Row, Rules};
@@ -62,8 +62,9 @@ async fn run() -> Result<(), Failure> {
     let limiter =
         service::limiter(store, &QUOTAS).namespace(format!("quickstart-{}", Timestamp::now().as_micros()));
     let observer = Arc::clone(&decisions);
-    let service =
-        Service::new(limiter, OnError::Allow).map_err(failed)?.observe(move |took| observer.record(took));
+    let service = Service::new(limiter, OnOutage::default())
+        .map_err(failed)?
+        .observe(move |took| observer.record(took));
     service.limiter().ready().await.map_err(failed)?;
     let rules = quotas(&service)?;
     let rules_text = service.rules();

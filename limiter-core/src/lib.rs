@@ -29,9 +29,9 @@ pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};
 pub use layer::{
     Breaker, BreakerConfig, BreakerState, BreakerUsage, Coalesce, CoalesceConfig, CoalesceUsage, Deadline,
     DeadlineConfig, Degrade, DegradeConfig, DegradeUsage, DenyCache, DenyCacheConfig, DenyCacheUsage,
-    Observe, ObserveTrips, OnOutage,
+    Observe, ObserveTrips, OnOutage, StandardConfig, standard,
 };
-pub use limiter::{Error, OnError, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
+pub use limiter::{Error, RateLimiter, RateLimiterBuilder, RuleDecision, RulesVerdict};
 pub use memory::{Memory, MemoryBuilder, MemoryUsage};
 pub use metric::{Figure, Metric};
 pub use quota::{Quota, QuotaBuilder, QuotaError, QuotaParseError};

@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::NameError;
+use crate::layer::OnOutage;
 use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request, RequestError};
@@ -26,8 +27,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Decides who may go ahead. When the store gives no answer, [`allow`](Self::allow) **admits** by default;
-/// [`RateLimiterBuilder::on_error`] says otherwise.
+/// Decides who may go ahead. When the store gives no answer, limits **in this process** decide by default, as if there
+/// were no other instance; [`RateLimiterBuilder::on_outage`] says otherwise. [`Decision::origin`] says who decided.
+///
+/// Around a store that is not in this process it puts layers ([`standard`](crate::standard)): no call outlives its
+/// deadline, a store that fails is left alone until it is back, denials are remembered, and many callers' requests travel
+/// together.
 ///
 /// Cheap to clone; clones share rules and backend. Usable from any number of threads and tasks.
 ///
@@ -74,22 +79,12 @@ struct Inner {
     /// limiter, which needs nothing but the key to be looked at.
     plain: bool,
     backend: Arc<dyn Backend>,
-    on_error: OnError,
+    on_outage: OnOutage,
     clock: Option<Clock>,
 }
 
 /// Virtual time, for tests.
 type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// What [`RateLimiter::allow`] answers when the store gives no answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum OnError {
-    /// Fail open: go ahead, unlimited until the store is back.
-    #[default]
-    Allow,
-    /// Fail closed: nobody goes ahead until the store is back.
-    Deny,
-}
 
 /// Why a limiter could not be built, or gave no decision.
 #[derive(Debug, thiserror::Error)]
@@ -165,16 +160,19 @@ impl RateLimiter {
         RateLimiterBuilder::new(Arc::new(backend))
     }
 
-    /// Whether the caller may go ahead, at cost 1. Never an error: without an answer from the store it is as
-    /// [`OnError`] says (by default `true`). What is not the store's doing is denied: a caller without a part
-    /// that a rule counts by, and a quota chosen for it that the store cannot keep.
+    /// Whether the caller may go ahead, at cost 1. Never an error, and never later than the deadline: without an answer
+    /// from the store it is as [`OnOutage`] says. What is not the store's doing is denied: a caller without a part that
+    /// a rule counts by, and a quota chosen for it that the store cannot keep.
+    ///
+    /// With a backend that is used [as it is](RateLimiterBuilder::as_is), which may give errors, these admit under
+    /// [`OnOutage::Allow`] and else deny.
     ///
     /// # Cancel safety
     /// As [`check`](Self::check).
     pub async fn allow<'c>(&self, caller: impl Into<Caller<'c>> + Send) -> bool {
         match self.check(caller).await {
             Ok(decision) => decision.allowed,
-            Err(Error::Backend(_)) => self.inner.on_error == OnError::Allow,
+            Err(Error::Backend(_)) => self.inner.on_outage == OnOutage::Allow,
             Err(_) => false,
         }
     }
@@ -325,11 +323,10 @@ impl RateLimiter {
         self.inner.rules.iter().map(|rule| (&*rule.name, &rule.scope, rule.quota()))
     }
 
-    /// What [`allow`](Self::allow) answers when the store gives no answer; for those who use
-    /// [`check`](Self::check) and want the same.
+    /// What is answered when the store gives no answer.
     #[must_use]
-    pub fn on_error(&self) -> OnError {
-        self.inner.on_error
+    pub fn on_outage(&self) -> OnOutage {
+        self.inner.on_outage
     }
 
     /// What the layers and the store hold now, and have done so far; metrics are brought up to date as well. For whoever
@@ -551,7 +548,7 @@ impl fmt::Debug for RateLimiter {
         f.debug_struct("RateLimiter")
             .field("rules", &rules.collect::<Vec<_>>())
             .field("store", &self.inner.backend.name())
-            .field("on_error", &self.inner.on_error)
+            .field("on_outage", &self.inner.on_outage)
             .finish()
     }
 }

@@ -9,12 +9,13 @@ mod remote;
 use distant::Distant;
 use limiter_core::{
     Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Degrade, DegradeConfig,
-    DenyCache, DenyCacheConfig, Memory, Observe, ObserveTrips,
+    DenyCache, DenyCacheConfig, Memory, Observe, ObserveTrips, StandardConfig, standard,
 };
 use limiter_testkit::Harness;
 use remote::Remote;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn main() -> ExitCode {
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Harness::new("degrade", async || Degrade::new(Distant(Memory::new()), DegradeConfig::new())),
         deny_cache("deny-cache", DenyCacheConfig::new()),
         deny_cache("deny-cache-until-reset", DenyCacheConfig::new().until_reset()),
+        Harness::new("standard", async || standard(Arc::new(Remote::new()), layers())),
+        Harness::new("standard-around-memory", async || standard(Arc::new(Distant(Memory::new())), layers())),
         Harness::new("deadline", async || Deadline::new(Distant(Memory::new()), patient())),
     ])
 }
@@ -39,6 +42,10 @@ fn main() -> ExitCode {
 /// Around a store that says what it denies for, as those do that are far away.
 fn deny_cache(name: &'static str, config: DenyCacheConfig) -> Harness {
     Harness::new(name, move || async move { DenyCache::new(Remote::new(), config) })
+}
+
+fn layers() -> StandardConfig {
+    StandardConfig::new().deadline(patient())
 }
 
 /// A busy machine may take long.

@@ -7,7 +7,7 @@ mod now_or_never;
 use async_trait::async_trait;
 use limiter_core::{
     Algorithm, Backend, BackendError, Caller, Decision, Effect, Error, ErrorKind, Figure, Locality, Memory,
-    OnError, Origin, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Request, Rule, Scope, Shard,
+    OnOutage, Origin, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Request, Rule, Scope, Shard,
     StorageKey, Timestamp, Verdict,
 };
 use now_or_never::now_or_never;
@@ -321,15 +321,30 @@ async fn reset_names_the_key_under_every_algorithm() {
 }
 
 #[tokio::test]
-async fn without_an_answer_the_policy_decides_and_check_says_why() {
-    let limiter = |on_error| {
-        let builder = RateLimiter::builder(Scripted::down()).rule(Rule::new("user", "1/s"));
-        builder.on_error(on_error).build().unwrap()
+async fn without_an_answer_the_policy_decides_and_check_says_who_did() {
+    let builder = || RateLimiter::builder(Scripted::down()).rule(Rule::new("user", "2/s"));
+    let three = async |limiter: RateLimiter| {
+        [limiter.allow("a").await, limiter.allow("a").await, limiter.allow("a").await]
     };
-    assert!(RateLimiter::new(1, SECOND, Scripted::down()).unwrap().allow("a").await, "open by default");
-    assert!(limiter(OnError::Allow).allow("a").await);
-    assert!(!limiter(OnError::Deny).allow("a").await);
-    let error = limiter(OnError::Allow).check("a").await.unwrap_err();
+    let limiter = |on_outage| builder().on_outage(on_outage).build().unwrap();
+    assert_eq!(three(builder().build().unwrap()).await, [true, true, false], "its own limits by default");
+    assert_eq!(three(limiter(OnOutage::default())).await, [true, true, false]);
+    assert_eq!(three(limiter(OnOutage::Allow)).await, [true; 3]);
+    assert_eq!(three(limiter(OnOutage::Deny)).await, [false; 3]);
+    let decision = limiter(OnOutage::Deny).check("a").await.unwrap();
+    assert_eq!((decision.allowed, decision.origin), (false, Origin::Degraded));
+}
+
+#[tokio::test]
+async fn as_it_is_a_backend_has_no_layers_and_check_says_why() {
+    let limiter = |on_outage| {
+        let builder = RateLimiter::builder(Scripted::down()).rule(Rule::new("user", "1/s"));
+        builder.on_outage(on_outage).as_is().build().unwrap()
+    };
+    assert!(limiter(OnOutage::Allow).allow("a").await);
+    assert!(!limiter(OnOutage::Deny).allow("a").await);
+    assert!(!limiter(OnOutage::default()).allow("a").await, "nobody holds limits here");
+    let error = limiter(OnOutage::Allow).check("a").await.unwrap_err();
     let Error::Backend(error) = error else { panic!("{error}") };
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied));
 }
@@ -339,7 +354,8 @@ async fn an_answer_of_the_wrong_shape_is_an_error() {
     for answer in [(|_| Vec::new()) as fn(&Request) -> Vec<Result<Verdict, BackendError>>, |_| {
         vec![Ok(Verdict::from_iter([]))]
     }] {
-        let limiter = RateLimiter::new(1, SECOND, Scripted::new(answer)).unwrap();
+        let builder = RateLimiter::builder(Scripted::new(answer)).rule(Rule::new("user", "1/s"));
+        let limiter = builder.as_is().build().unwrap();
         let Err(Error::Backend(error)) = limiter.check("a").await else { panic!("an answer") };
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unexpected, Effect::Unknown));
     }

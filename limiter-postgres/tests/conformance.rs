@@ -2,12 +2,15 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use async_trait::async_trait;
-use limiter_core::{Algorithm, Coalesce, CoalesceConfig, StorageKey};
+use limiter_core::{
+    Algorithm, Coalesce, CoalesceConfig, DeadlineConfig, StandardConfig, StorageKey, standard,
+};
 use limiter_postgres::deadpool_postgres::{Config, Runtime};
 use limiter_postgres::{Durability, Postgres, PostgresBuilder, Sweeping};
 use limiter_testkit::servers::shared;
 use limiter_testkit::{Harness, Inside};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn url() -> String {
@@ -84,10 +87,17 @@ async fn expiring() -> (Postgres, Look) {
     (postgres, Look { client, _sweeping: sweeping })
 }
 
+/// A busy machine may take long; what it means that a reply does not come is tested elsewhere.
+fn patient() -> StandardConfig {
+    let long = Duration::from_secs(20);
+    StandardConfig::new().deadline(DeadlineConfig::new().decision(long).upkeep(long))
+}
+
 fn main() -> ExitCode {
     let rows = [
         Harness::new("postgres", connect).across_processes().expiring(expiring),
         Harness::new("coalesced", async || Coalesce::new(connect().await, CoalesceConfig::new())),
+        Harness::new("standard", async || standard(Arc::new(connect().await), patient())),
         Harness::new("unprepared", async || migrated(Postgres::builder(url()).prepared(false)).await),
         Harness::new("unlogged", async || {
             migrated(Postgres::builder(url()).durability(Durability::Unlogged).table("un\"logged")).await

@@ -5,7 +5,7 @@
 mod inside;
 
 use inside::Server;
-use limiter_core::{Coalesce, CoalesceConfig};
+use limiter_core::{Coalesce, CoalesceConfig, DeadlineConfig, StandardConfig, standard};
 use limiter_redis::Redis;
 use limiter_testkit::Harness;
 use limiter_testkit::servers::{self, RedisSentinel, ServerError};
@@ -65,6 +65,10 @@ fn kept_for(time: Duration) -> (Redis, Server) {
     (redis.clone(), Server::new(redis, &url))
 }
 
+fn patient() -> StandardConfig {
+    StandardConfig::new().deadline(DeadlineConfig::new().decision(PATIENCE).upkeep(PATIENCE))
+}
+
 fn main() -> ExitCode {
     let (local, watched) = (Own::new(), Own::new());
     limiter_testkit::main([
@@ -77,6 +81,8 @@ fn main() -> ExitCode {
         Harness::new("coalesced-at-once", async || {
             Coalesce::new(connect(shared()), CoalesceConfig::new().eager(0))
         }),
+        Harness::new("standard", async || standard(Arc::new(connect(shared())), patient())),
+        Harness::new("standard-cluster", async || standard(Arc::new(cluster()), patient())),
         Harness::new("resp2", async || connect(format!("{}?protocol=resp2", shared()))),
         Harness::new("client", async || {
             let client = limiter_redis::redis::Client::open(shared()).expect("a URL of Redis");

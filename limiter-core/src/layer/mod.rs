@@ -13,8 +13,9 @@
 //! | [`ObserveTrips`] | sees what the store alone does |
 //! | store | |
 //!
-//! A store that combines requests per key by itself
-//! ([`Locality::Combining`](crate::Locality::Combining)) goes without the latter.
+//! [`standard`] puts them around a store. One that combines requests per key by itself
+//! ([`Locality::Combining`](crate::Locality::Combining)) goes without [`Coalesce`], one in this process with
+//! [`Observe`] alone.
 
 mod breaker;
 mod coalesce;
@@ -23,6 +24,7 @@ mod degrade;
 mod deny_cache;
 mod observe;
 mod parts;
+mod standard;
 
 pub use breaker::{Breaker, BreakerConfig, BreakerState, BreakerUsage};
 pub use coalesce::{Coalesce, CoalesceConfig, CoalesceUsage};
@@ -30,6 +32,8 @@ pub use deadline::{Deadline, DeadlineConfig};
 pub use degrade::{Degrade, DegradeConfig, DegradeUsage, OnOutage};
 pub use deny_cache::{DenyCache, DenyCacheConfig, DenyCacheUsage};
 pub use observe::{Observe, ObserveTrips};
+
+pub use standard::{StandardConfig, standard};
 
 use crate::decision::Verdict;
 use crate::error::BackendError;

@@ -1,24 +1,60 @@
-use super::{Error, Inner, OnError, RateLimiter};
+use super::{Error, Inner, RateLimiter};
 use crate::backend::Backend;
+use crate::layer::{
+    BreakerConfig, CoalesceConfig, DeadlineConfig, DegradeConfig, DenyCacheConfig, OnOutage, StandardConfig,
+    standard,
+};
 use crate::rule::Rule;
 use crate::time::Timestamp;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A [`RateLimiter`] in the making.
+///
+/// # Example: numbers for a store that is near and a service of eight instances
+/// ```
+/// use limiter_core::{DenyCacheConfig, Memory, OnOutage, RateLimiter, Rule};
+/// use std::num::NonZeroU32;
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let limiter = RateLimiter::builder(Memory::new())
+///     .rule(Rule::new("user", "100/minute"))
+///     .deadline(Duration::from_millis(20))
+///     .on_outage(OnOutage::Local { instances: NonZeroU32::try_from(8)? })
+///     .deny_cache(DenyCacheConfig::new().hold(Duration::from_millis(250)))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder limits nothing until it builds"]
 pub struct RateLimiterBuilder {
     backend: Arc<dyn Backend>,
     namespace: String,
     rules: Vec<Rule>,
-    on_error: OnError,
+    is_as_it_is: bool,
+    on_outage: OnOutage,
+    degrade: DegradeConfig,
+    deadline: DeadlineConfig,
+    layers: StandardConfig,
     clock: Option<super::Clock>,
 }
 
 impl RateLimiterBuilder {
     pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
-        let namespace = RateLimiter::DEFAULT_NAME.to_owned();
-        Self { backend, namespace, rules: Vec::new(), on_error: OnError::default(), clock: None }
+        Self {
+            backend,
+            namespace: RateLimiter::DEFAULT_NAME.to_owned(),
+            rules: Vec::new(),
+            is_as_it_is: false,
+            on_outage: OnOutage::default(),
+            degrade: DegradeConfig::new(),
+            deadline: DeadlineConfig::new(),
+            layers: StandardConfig::new(),
+            clock: None,
+        }
     }
 
     /// What keeps this application's states apart from others' in one store; by default
@@ -34,9 +70,52 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// What [`RateLimiter::allow`] answers when the store gives no answer; by default [`OnError::Allow`].
-    pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.on_error = on_error;
+    /// What is answered when the store gives no answer; by default limits in this process, as if there were no other
+    /// instance, so that `N` instances that are cut off admit up to `N` times the limit.
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.on_outage = on_outage;
+        self
+    }
+
+    /// The most keys that the limits in this process remember by themselves, at about 100 bytes; 1,000,000.
+    pub fn local_keys(mut self, keys: NonZeroUsize) -> Self {
+        self.degrade = self.degrade.local_keys(keys);
+        self
+    }
+
+    /// The most that a decision is waited for; 50 ms.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = self.deadline.decision(limit);
+        self
+    }
+
+    /// The most that [`reset`](RateLimiter::reset) and [`ready`](RateLimiter::ready) take; a second.
+    pub fn upkeep_deadline(mut self, limit: Duration) -> Self {
+        self.deadline = self.deadline.upkeep(limit);
+        self
+    }
+
+    /// When a store that fails is left alone, and how it is looked whether it is back.
+    pub fn breaker(mut self, config: BreakerConfig) -> Self {
+        self.layers = self.layers.breaker(config);
+        self
+    }
+
+    /// How many denials are remembered, and for how long.
+    pub fn deny_cache(mut self, config: DenyCacheConfig) -> Self {
+        self.layers = self.layers.deny_cache(config);
+        self
+    }
+
+    /// How many callers' requests travel together, where the store does not combine them by itself.
+    pub fn coalesce(mut self, config: CoalesceConfig) -> Self {
+        self.layers = self.layers.coalesce(config);
+        self
+    }
+
+    /// Takes the backend as it is, without any layer: for those who put their own around a store.
+    pub fn as_is(mut self) -> Self {
+        self.is_as_it_is = true;
         self
     }
 
@@ -51,7 +130,10 @@ impl RateLimiterBuilder {
     /// # Errors
     /// No rule, two of one name, a name that is too long, or a quota that is refused.
     pub fn build(self) -> Result<RateLimiter, Error> {
-        let Self { backend, namespace, rules, on_error, clock } = self;
+        let Self { backend, namespace, rules, is_as_it_is, on_outage, degrade, deadline, layers, clock } =
+            self;
+        let layers = layers.degrade(degrade.on_outage(on_outage)).deadline(deadline);
+        let backend = if is_as_it_is { backend } else { standard(backend, layers) };
         if rules.is_empty() {
             return Err(Error::NoRule);
         }
@@ -67,18 +149,19 @@ impl RateLimiterBuilder {
         });
         let rules = rules.collect::<Result<Box<[_]>, Error>>()?;
         let plain = clock.is_none() && matches!(&*rules, [rule] if rule.is_plain());
-        Ok(RateLimiter { inner: Arc::new(Inner { rules, plain, backend, on_error, clock }) })
+        Ok(RateLimiter { inner: Arc::new(Inner { rules, plain, backend, on_outage, clock }) })
     }
 }
 
 impl fmt::Debug for RateLimiterBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { backend, namespace, rules, on_error, .. } = self;
+        let Self { backend, namespace, rules, is_as_it_is, on_outage, .. } = self;
         f.debug_struct("RateLimiterBuilder")
             .field("store", &backend.name())
             .field("namespace", namespace)
             .field("rules", rules)
-            .field("on_error", on_error)
+            .field("as_is", is_as_it_is)
+            .field("on_outage", on_outage)
             .finish_non_exhaustive()
     }
 }

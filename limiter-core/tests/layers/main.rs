@@ -11,6 +11,7 @@ mod events;
 mod now_or_never;
 #[path = "../common/remote.rs"]
 mod remote;
+mod standard;
 
 use limiter_core::{
     Backend, BackendError, Check, Effect, ErrorKind, Keyspace, Quota, Request, Timestamp, Verdict,

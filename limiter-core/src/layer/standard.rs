@@ -1,0 +1,95 @@
+//! The layers as they belong together.
+
+use super::{
+    Breaker, BreakerConfig, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Degrade, DegradeConfig,
+    DenyCache, DenyCacheConfig, Observe, ObserveTrips,
+};
+use crate::backend::{Backend, Locality};
+use std::sync::Arc;
+
+/// The numbers of every layer that [`standard`] puts around a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct StandardConfig {
+    deny_cache: DenyCacheConfig,
+    degrade: DegradeConfig,
+    breaker: BreakerConfig,
+    deadline: DeadlineConfig,
+    coalesce: CoalesceConfig,
+}
+
+impl StandardConfig {
+    /// Each layer's own defaults.
+    pub const fn new() -> Self {
+        Self {
+            deny_cache: DenyCacheConfig::new(),
+            degrade: DegradeConfig::new(),
+            breaker: BreakerConfig::new(),
+            deadline: DeadlineConfig::new(),
+            coalesce: CoalesceConfig::new(),
+        }
+    }
+
+    /// How many denials are remembered, and for how long.
+    pub const fn deny_cache(mut self, config: DenyCacheConfig) -> Self {
+        self.deny_cache = config;
+        self
+    }
+
+    /// What is answered when the store gives no answer.
+    pub const fn degrade(mut self, config: DegradeConfig) -> Self {
+        self.degrade = config;
+        self
+    }
+
+    /// When a store that fails is left alone.
+    pub const fn breaker(mut self, config: BreakerConfig) -> Self {
+        self.breaker = config;
+        self
+    }
+
+    /// How long callers wait.
+    pub const fn deadline(mut self, config: DeadlineConfig) -> Self {
+        self.deadline = config;
+        self
+    }
+
+    /// How requests travel together, where the store does not combine them by itself.
+    pub const fn coalesce(mut self, config: CoalesceConfig) -> Self {
+        self.coalesce = config;
+        self
+    }
+}
+
+/// Puts the layers around a store, in the order of this module's table: what a
+/// [`RateLimiter`](crate::RateLimiter) does by default.
+///
+/// As the store is far ([`Backend::locality`]): one in this process gets [`Observe`] alone; one that combines requests by
+/// itself goes without [`Coalesce`].
+///
+/// # Example: a deadline of 20 ms around a store
+/// ```
+/// use limiter_core::{DeadlineConfig, Memory, StandardConfig, standard};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// let deadline = DeadlineConfig::new().decision(Duration::from_millis(20));
+/// let backend = standard(Arc::new(Memory::new()), StandardConfig::new().deadline(deadline));
+/// assert_eq!(backend.name(), "memory");
+/// ```
+#[must_use]
+pub fn standard(store: Arc<dyn Backend>, config: StandardConfig) -> Arc<dyn Backend> {
+    match store.locality() {
+        Locality::InProcess => Arc::new(Observe::new(store)),
+        Locality::Remote => around(Coalesce::new(ObserveTrips::new(store), config.coalesce), config),
+        Locality::Combining => around(ObserveTrips::new(store), config),
+    }
+}
+
+/// Outermost last.
+fn around(store: impl Backend, config: StandardConfig) -> Arc<dyn Backend> {
+    let deadline = Deadline::new(store, config.deadline);
+    let breaker = Breaker::new(deadline, config.breaker);
+    let degrade = Degrade::new(breaker, config.degrade);
+    Arc::new(Observe::new(DenyCache::new(degrade, config.deny_cache)))
+}
