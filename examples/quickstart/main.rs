@@ -7,6 +7,7 @@
 mod args;
 mod clients;
 mod latency;
+mod outage;
 mod report;
 #[path = "../http_service/service.rs"]
 mod service;
@@ -34,6 +35,8 @@ against what the quotas permit. Exit code 1 if that does not agree.
 
   --seconds N   how long the clients ask, 1 to 60; 5
   --store URL   what keeps the counts; LIMITER_STORE, else memory://
+  --outage N    instead, takes the store away for N seconds, 1 to 30, while instances ask it, and shows what they
+                answer: no call outlives its deadline, and what is admitted stays within its bound
 ";
 
 /// Far more than the global rule admits in the time that they take.
@@ -48,19 +51,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Failure> {
-    let flags =
-        Flags::parse(std::env::args_os().skip(1), &["--seconds", "--store"]).map_err(Failure::Usage)?;
+    let flags = Flags::parse(std::env::args_os().skip(1), &["--seconds", "--store", "--outage"])
+        .map_err(Failure::Usage)?;
     let Some(flags) = flags else {
         return show(HELP);
     };
-    let seconds = seconds(flags.get("--seconds").unwrap_or("5")).map_err(Failure::Usage)?;
+    let seconds = whole("--seconds", flags.get("--seconds").unwrap_or("5"), 60).map_err(Failure::Usage)?;
     let store = flags.store()?;
+    // A namespace of its own: in a shared store, what an earlier run used up is not held against this one.
+    let namespace = format!("quickstart-{}", Timestamp::now().as_micros());
+    if let Some(away) = flags.get("--outage") {
+        let away = whole("--outage", away, 30).map_err(Failure::Usage)?;
+        let report = outage::run(store, Duration::from_secs(away), &namespace).await;
+        return show(&report.map_err(Failure::Failed)?);
+    }
     let store_name = store.name();
 
     let decisions = Arc::new(Latency::new().map_err(failed)?);
-    // A namespace of its own: in a shared store, what an earlier run used up is not held against this one.
-    let limiter =
-        service::limiter(store, &QUOTAS).namespace(format!("quickstart-{}", Timestamp::now().as_micros()));
+    let limiter = service::limiter(store, &QUOTAS).namespace(namespace);
     let observer = Arc::clone(&decisions);
     let service = Service::new(limiter, OnOutage::default())
         .map_err(failed)?
@@ -107,9 +115,10 @@ async fn run() -> Result<(), Failure> {
     if wrongs.is_empty() { Ok(()) } else { Err(Failure::Failed(wrongs.join("\n"))) }
 }
 
-fn seconds(text: &str) -> Result<u64, String> {
-    let seconds = text.parse().ok().filter(|seconds| (1..=60).contains(seconds));
-    seconds.ok_or_else(|| format!("--seconds {text:?} is not a whole number from 1 to 60"))
+/// So many seconds.
+fn whole(flag: &str, text: &str, most: u64) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=most).contains(seconds));
+    seconds.ok_or_else(|| format!("{flag} {text:?} is not a whole number from 1 to {most}"))
 }
 
 fn quotas(service: &Service) -> Result<Rules, Failure> {
