@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
 use async_trait::async_trait;
-use benches::{keyspace, plenty, poll_once, request};
+use benches::{keyspaces, plenty, poll_once};
 use criterion::{Criterion, criterion_group, criterion_main};
 use limiter_core::{
     Algorithm, Backend, BackendError, Figure, Locality, Memory, Observe, ObserveTrips, Quota, QuotaError,
@@ -69,8 +69,7 @@ fn recorder() -> PrometheusRecorder {
 
 fn at_once(c: &mut Criterion) {
     let quota = plenty(Algorithm::TokenBucket).build().expect("a quota that can be enforced");
-    let request =
-        request(keyspace(Algorithm::TokenBucket).expect("a short name"), KEY, quota).expect("one check");
+    let request = Request::by_key(&keyspaces().expect("short names"), KEY.as_bytes(), &quota, 1);
     let bare = Instant::new(&request);
     c.bench_function("instant/decide_now/bare", |b| b.iter(|| bare.decide_now(black_box(&request))));
     let observed = Observe::new(Instant::new(&request));
@@ -87,8 +86,7 @@ fn at_once(c: &mut Criterion) {
 /// With a wait: the caller's time and the store's, around a store that takes none.
 fn trips(c: &mut Criterion) {
     let quota = plenty(Algorithm::TokenBucket).build().expect("a quota that can be enforced");
-    let request =
-        request(keyspace(Algorithm::TokenBucket).expect("a short name"), KEY, quota).expect("one check");
+    let request = Request::by_key(&keyspaces().expect("short names"), KEY.as_bytes(), &quota, 1);
     let batch = [request];
     let bare = Instant::new(&batch[0]);
     c.bench_function("instant/decide/bare", |b| b.iter(|| poll_once(bare.decide(black_box(&batch)))));

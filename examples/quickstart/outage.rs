@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use distributed_rate_limiter::{
-    Backend, BackendError, Error, Locality, OnOutage, Origin, Quota, QuotaError, RateLimiter, Request, Rule,
-    Shard, StorageKey, Verdict,
+    Backend, BackendError, Error, Figure, Locality, OnOutage, Origin, Quota, QuotaError, RateLimiter,
+    Request, Rule, Shard, StorageKey, Verdict,
 };
 use std::fmt::Write;
 use std::num::NonZeroU32;
@@ -77,6 +77,10 @@ impl Backend for Switched {
 
     fn locality(&self) -> Locality {
         Locality::Remote
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        self.store.report(tell);
     }
 
     fn name(&self) -> &'static str {
