@@ -50,6 +50,8 @@ pub struct Request {
     checks: OneOrMany<Check>,
     at: Option<Timestamp>,
     deadline: Option<Instant>,
+    /// Whether whoever set the deadline polls at it, so that nobody below needs a timer.
+    is_watched: bool,
 }
 
 /// Checks that make no request.
@@ -119,7 +121,7 @@ impl Request {
 
     #[inline(always)]
     fn of_one(check: Check) -> Self {
-        Self { checks: OneOrMany::one(check), at: None, deadline: None }
+        Self { checks: OneOrMany::one(check), at: None, deadline: None, is_watched: false }
     }
 
     /// A request of these checks, at the store's own time.
@@ -138,7 +140,7 @@ impl Request {
                 return Err(RequestError::RepeatedKey { first, second: position, keyspace });
             }
         }
-        Ok(Self { checks: OneOrMany::Many(checks), at: None, deadline: None })
+        Ok(Self { checks: OneOrMany::Many(checks), at: None, deadline: None, is_watched: false })
     }
 
     /// The same request at a given instant: virtual time, for tests through a real store.
@@ -152,14 +154,21 @@ impl Request {
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self.is_watched = false;
         self
     }
 
-    /// The same request, to be given up at `latest` unless it already has an earlier deadline.
+    /// The same request, to be given up at `latest` unless it already has an earlier deadline; `is_watched`: whoever asks
+    /// polls at it.
     #[must_use]
-    pub(crate) fn by(&self, latest: Instant) -> Self {
+    pub(crate) fn by(&self, latest: Instant, is_watched: bool) -> Self {
         let deadline = self.deadline.map_or(latest, |own| own.min(latest));
-        self.clone().with_deadline(deadline)
+        Self { deadline: Some(deadline), is_watched, ..self.clone() }
+    }
+
+    /// Whether a future that waits for it is polled at its deadline.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched
     }
 
     /// The checks, each with another storage key.

@@ -14,8 +14,11 @@ use crate::request::Request;
 use async_trait::async_trait;
 use queue::{Queue, Refusal, Reply, Ticket};
 use std::fmt;
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
@@ -208,14 +211,20 @@ impl<B: Backend> Coalesce<B> {
                 Ok(waiting) => waiting,
                 Err(refusal) => return self.refused(refusal, batch),
             };
-            // What is not waited for by a timer is still not sent late.
-            let replied = match deadline.filter(|_| Handle::try_current().is_ok()) {
-                None => (&mut reply).await,
-                Some(deadline) => match timeout_at(deadline, &mut reply).await {
-                    Ok(replied) => replied,
-                    Err(_) if ticket.withdraw() => return all_failed(batch, &late(self.name())),
-                    Err(_) => (&mut reply).await,
-                },
+            let in_time = match deadline {
+                Some(deadline) if batch.iter().all(Request::is_watched) => {
+                    watched(deadline, &mut reply).await
+                }
+                Some(deadline) if Handle::try_current().is_ok() => {
+                    timeout_at(deadline, &mut reply).await.ok()
+                }
+                // What is not waited for by a timer is still not sent late.
+                _ => Some((&mut reply).await),
+            };
+            let replied = match in_time {
+                Some(replied) => replied,
+                None if ticket.withdraw() => return all_failed(batch, &late(self.name())),
+                None => reply.await,
             };
             ticket.settle();
             match replied {
@@ -315,6 +324,19 @@ impl<B: Backend> fmt::Debug for Coalesce<B> {
             .field("usage", &self.usage())
             .finish()
     }
+}
+
+/// What the future gives, or nothing once it is polled at the deadline or later, as somebody above sees to.
+async fn watched<F: Future + Unpin>(deadline: Instant, future: &mut F) -> Option<F::Output> {
+    let mut is_first = true;
+    poll_fn(|context| match Pin::new(&mut *future).poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        // It has just begun to wait.
+        Poll::Pending if std::mem::take(&mut is_first) => Poll::Pending,
+        Poll::Pending if deadline <= Instant::now() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// Whether it is not to be sent any more.

@@ -99,9 +99,9 @@ impl<B: Backend> Deadline<B> {
     }
 
     /// What the inner backend answers by the last deadline of the batch.
-    async fn in_time(&self, batch: &[Request]) -> Vec<Answer> {
+    async fn in_time(&self, batch: &[Request], is_watched: bool) -> Vec<Answer> {
         let answers = self.inner.decide(batch);
-        let Some(deadline) = last_deadline(batch).filter(|_| Handle::try_current().is_ok()) else {
+        let Some(deadline) = last_deadline(batch).filter(|_| is_watched) else {
             return answers.await;
         };
         // The inner backend is polled first, also at the deadline: who knows that it was not sent is heard.
@@ -136,15 +136,15 @@ impl<B: Backend> Deadline<B> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Deadline<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
+        let is_watched = Handle::try_current().is_ok();
         let Some(latest) = Instant::now().checked_add(self.config.decision) else {
-            return self.in_time(batch).await;
+            return self.in_time(batch, is_watched).await;
         };
-        match batch {
-            [only] => self.in_time(&[only.by(latest)]).await,
-            several => {
-                self.in_time(&several.iter().map(|request| request.by(latest)).collect::<Vec<_>>()).await
-            }
+        if let [only] = batch {
+            return self.in_time(&[only.by(latest, is_watched)], is_watched).await;
         }
+        let batch: Vec<Request> = batch.iter().map(|request| request.by(latest, is_watched)).collect();
+        self.in_time(&batch, is_watched).await
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {
