@@ -13,7 +13,7 @@ use criterion::{
 use limiter_core::algorithm::{BucketReading, Reading};
 use limiter_core::{
     Backend, BackendError, Breaker, BreakerConfig, Check, Coalesce, CoalesceConfig, Deadline, DeadlineConfig,
-    Degrade, DegradeConfig, DenyCache, DenyCacheConfig, Effect, ErrorKind, Keyspace, Locality, Quota,
+    Degrade, DegradeConfig, DenyCache, DenyCacheConfig, Effect, ErrorKind, Figure, Keyspace, Locality, Quota,
     QuotaError, Request, Shard, StandardConfig, StorageKey, Verdict, standard,
 };
 use std::hint::black_box;
@@ -92,6 +92,8 @@ impl Backend for Saying {
     fn locality(&self) -> Locality {
         Locality::Remote
     }
+
+    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 
     fn name(&self) -> &'static str {
         "saying"
