@@ -99,11 +99,15 @@ async fn the_deadline_is_the_builder_s() {
 }
 
 #[tokio::test]
-async fn a_store_in_this_process_has_no_layers() {
+async fn a_store_in_this_process_is_observed_and_no_more() {
+    let figures = |backend: &dyn Backend| {
+        let mut names = Vec::new();
+        backend.report(&mut |figure| names.push(figure.metric().name));
+        names
+    };
     let memory = Memory::new();
-    let store: Arc<dyn Backend> = Arc::new(memory);
-    let same = standard(Arc::clone(&store), StandardConfig::new());
-    assert!(Arc::ptr_eq(&store, &same));
+    let observed = standard(Arc::new(memory.clone()), StandardConfig::new());
+    assert_eq!((figures(&*observed), observed.locality()), (figures(&memory), Locality::InProcess));
     assert_eq!(standard(Arc::new(Remote::new()), StandardConfig::new()).locality(), Locality::Combining);
 }
 
