@@ -8,23 +8,10 @@ use inside::Server;
 use limiter_core::{Coalesce, CoalesceConfig, DeadlineConfig, StandardConfig, standard};
 use limiter_redis::Redis;
 use limiter_testkit::Harness;
-use limiter_testkit::servers::{self, RedisSentinel, ServerError};
+use limiter_testkit::servers::{self, RedisSentinel};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
-
-/// A server of a row's own: started when a case first needs it, stopped after the last.
-struct Own<T>(Arc<OnceLock<T>>);
-
-impl<T> Own<T> {
-    fn new() -> Self {
-        Self(Arc::default())
-    }
-
-    fn get(&self, start: impl FnOnce() -> Result<T, ServerError>) -> &T {
-        self.0.get_or_init(|| start().unwrap_or_else(|error| panic!("{error}")))
-    }
-}
 
 /// A busy machine may take long; what a reply that does not come means is tested elsewhere.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,14 +29,15 @@ fn cluster() -> Redis {
     connect(urls[0].replace("redis://", "redis-cluster://"))
 }
 
-fn sentinel(own: &Own<RedisSentinel>) -> Redis {
-    let own = own.get(RedisSentinel::start);
-    let hosts: Vec<String> = own.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
-    connect(format!("redis-sentinel://{}/{}", hosts.join(","), own.service_name()))
+fn sentinel() -> Redis {
+    let urls = servers::shared::redis_sentinel_urls().unwrap_or_else(|error| panic!("{error}"));
+    let hosts = urls.join(",").replace("redis://", "");
+    connect(format!("redis-sentinel://{hosts}/{}", RedisSentinel::SERVICE))
 }
 
-fn unix(own: &Own<servers::Redis>) -> Redis {
-    let own = own.get(servers::Redis::start);
+/// By the socket of a server of this row's own, which is started when a case first needs it.
+fn unix(own: &OnceLock<servers::Redis>) -> Redis {
+    let own = own.get_or_init(|| servers::Redis::start().unwrap_or_else(|error| panic!("{error}")));
     connect(format!("redis+unix://{}", own.unix_socket().display()))
 }
 
@@ -70,7 +58,7 @@ fn patient() -> StandardConfig {
 }
 
 fn main() -> ExitCode {
-    let (local, watched) = (Own::new(), Own::new());
+    let local = OnceLock::new();
     limiter_testkit::main([
         Harness::new("redis", async || connect(shared()))
             .across_processes()
@@ -90,6 +78,6 @@ fn main() -> ExitCode {
         }),
         Harness::new("unix", move || std::future::ready(unix(&local))),
         Harness::new("cluster", async || cluster()).across_processes(),
-        Harness::new("sentinel", move || std::future::ready(sentinel(&watched))),
+        Harness::new("sentinel", async || sentinel()).across_processes(),
     ])
 }

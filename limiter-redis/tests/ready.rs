@@ -80,6 +80,6 @@ async fn a_cluster_and_a_sentinel_are_ready() {
     Redis::connect(url).expect("a URL").ready().await.expect("a cluster that is ready");
     let sentinel = RedisSentinel::start().expect("sentinels");
     let hosts: Vec<String> = sentinel.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
-    let url = format!("redis-sentinel://{}/{}", hosts.join(","), sentinel.service_name());
+    let url = format!("redis-sentinel://{}/{}", hosts.join(","), RedisSentinel::SERVICE);
     Redis::connect(url).expect("a URL").ready().await.expect("a primary that is ready");
 }

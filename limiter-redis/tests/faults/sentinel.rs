@@ -12,7 +12,7 @@ use std::time::Duration;
 async fn whoever_takes_over_is_found_and_a_loss_admits_one_capacity_more() {
     let servers = RedisSentinel::start().expect("a primary, a replica and sentinels");
     let hosts: Vec<String> = servers.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
-    let url = format!("redis-sentinel://{}/{}", hosts.join(","), servers.service_name());
+    let url = format!("redis-sentinel://{}/{}", hosts.join(","), RedisSentinel::SERVICE);
     let stacks = stacks(&Redis::builder(url));
     let mut load = Load::start(Plan::new(1), &stacks);
     load.answers(300).await;

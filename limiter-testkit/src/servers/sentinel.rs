@@ -12,9 +12,12 @@ pub struct RedisSentinel {
     sentinels: Vec<Redis>,
 }
 
-const SERVICE: &str = "limiter";
+const SERVICE: &str = RedisSentinel::SERVICE;
 
 impl RedisSentinel {
+    /// The name under which the sentinels know the service.
+    pub const SERVICE: &str = "limiter";
+
     /// Starts them all, and returns when the sentinels know each other and the replica.
     ///
     /// # Errors
@@ -47,12 +50,6 @@ impl RedisSentinel {
             Ok(true)
         })?;
         Ok(these)
-    }
-
-    /// The name under which the sentinels know the service.
-    #[must_use]
-    pub fn service_name(&self) -> &'static str {
-        SERVICE
     }
 
     /// The URLs of the sentinels.

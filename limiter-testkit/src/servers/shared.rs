@@ -1,10 +1,11 @@
 //! One server of each sort for all tests of a process that need none of their own.
 //!
 //! The environment may name a running one: `LIMITER_TEST_REDIS_URL`, `LIMITER_TEST_REDIS_CLUSTER_URLS` (its nodes',
-//! separated by commas), `LIMITER_TEST_MEMCACHED_URL`, `LIMITER_TEST_POSTGRES_URL`. Nothing is ever flushed there; tests keep to random namespaces. Otherwise a server is
-//! started when it is first asked for, and ends with the process.
+//! separated by commas), `LIMITER_TEST_REDIS_SENTINEL_URLS` (the sentinels', of a service named `limiter`),
+//! `LIMITER_TEST_MEMCACHED_URL`, `LIMITER_TEST_POSTGRES_URL`. Nothing is ever flushed there; tests keep to random
+//! namespaces. Otherwise a server is started when it is first asked for, and ends with the process.
 
-use super::{Memcached, Postgres, Redis, RedisCluster, ServerError};
+use super::{Memcached, Postgres, Redis, RedisCluster, RedisSentinel, ServerError};
 use std::sync::{Mutex, PoisonError};
 
 struct Shared<S> {
@@ -45,6 +46,7 @@ impl<S> Shared<S> {
 
 static REDIS: Shared<Redis> = Shared::new("LIMITER_TEST_REDIS_URL");
 static CLUSTER: Shared<RedisCluster> = Shared::new("LIMITER_TEST_REDIS_CLUSTER_URLS");
+static SENTINEL: Shared<RedisSentinel> = Shared::new("LIMITER_TEST_REDIS_SENTINEL_URLS");
 static MEMCACHED: Shared<Memcached> = Shared::new("LIMITER_TEST_MEMCACHED_URL");
 static POSTGRES: Shared<Postgres> = Shared::new("LIMITER_TEST_POSTGRES_URL");
 
@@ -61,12 +63,17 @@ pub fn redis_url() -> Result<String, ServerError> {
 /// # Errors
 /// None is named, and none can be started.
 pub fn redis_cluster_urls() -> Result<Vec<String>, ServerError> {
-    let urls = CLUSTER.url(|| RedisCluster::start(3, 0), joined)?;
+    let urls = CLUSTER.url(|| RedisCluster::start(3, 0), |cluster| cluster.urls().join(","))?;
     Ok(urls.split(',').map(str::to_owned).collect())
 }
 
-fn joined(cluster: &RedisCluster) -> String {
-    cluster.urls().join(",")
+/// The URLs of sentinels, who know a primary and its replica as [`RedisSentinel::SERVICE`].
+///
+/// # Errors
+/// None are named, and none can be started.
+pub fn redis_sentinel_urls() -> Result<Vec<String>, ServerError> {
+    let urls = SENTINEL.url(RedisSentinel::start, |sentinel| sentinel.sentinel_urls().join(","))?;
+    Ok(urls.split(',').map(str::to_owned).collect())
 }
 
 /// The URL of a Memcached.
@@ -90,7 +97,8 @@ pub fn postgres_url() -> Result<String, ServerError> {
 pub fn environment() -> Vec<(&'static str, String)> {
     let started = [
         REDIS.known(Redis::url),
-        CLUSTER.known(joined),
+        CLUSTER.known(|cluster| cluster.urls().join(",")),
+        SENTINEL.known(|sentinel| sentinel.sentinel_urls().join(",")),
         MEMCACHED.known(Memcached::url),
         POSTGRES.known(Postgres::url),
     ];
