@@ -1,4 +1,5 @@
 //! Back by itself, and as if nothing had been.
+#![allow(dead_code, reason = "each test uses its own part")]
 
 use crate::common::{key, request};
 use fastrand::Rng;

@@ -50,14 +50,7 @@ pub(crate) fn home(slot: i64) -> usize {
 
 async fn end(cluster: &RedisCluster, load: Load, stacks: &[Arc<dyn Backend>]) {
     let history = load.check(&connect(cluster)).await;
-    println!(
-        "{} granted, {} denied, {} not applied, {} unknown, the slowest {:?}",
-        history.count(Outcome::Granted),
-        history.count(Outcome::Denied),
-        history.count(Outcome::NotApplied),
-        history.count(Outcome::Unknown),
-        history.slowest(),
-    );
+    println!("{}", history.summary());
     for stack in stacks {
         equals_reference(&**stack).await;
     }

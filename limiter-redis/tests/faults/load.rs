@@ -1,4 +1,5 @@
 //! Callers side by side, over every algorithm, and what becomes of what they are told.
+#![allow(dead_code, reason = "each test uses its own part")]
 
 use crate::common::answer;
 use crate::history::{Call, Clock, History, Loss, LossKind, Outcome, Subject};
@@ -28,6 +29,7 @@ pub(crate) fn patient(server: &servers::Redis) -> Redis {
 
 /// Keys of a run, and what is asked of them.
 pub(crate) struct Plan {
+    run: u64,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) keys: Vec<StorageKey>,
     limited: Vec<usize>,
@@ -57,7 +59,13 @@ impl Plan {
     /// Each algorithm with a short window and `copies` times with one that lasts, and two groups of all algorithms, of
     /// which one is used up soon.
     pub(crate) fn new(copies: usize) -> Self {
+        Self::of_run(fastrand::u64(..), copies)
+    }
+
+    /// The same for all who name the same run.
+    pub(crate) fn of_run(run: u64, copies: usize) -> Self {
         let mut plan = Self {
+            run,
             subjects: Vec::new(),
             keys: Vec::new(),
             limited: Vec::new(),
@@ -65,7 +73,6 @@ impl Plan {
             groups: Vec::new(),
             crossing: Vec::new(),
         };
-        let run = fastrand::u64(..);
         let key = |algorithm, name: &str| {
             let space = Keyspace::new("faults", "rule", algorithm).expect("short names");
             space.key(format!("{run:x} {name}").as_bytes())
@@ -100,10 +107,9 @@ impl Plan {
 
     /// And keys that are asked for in pairs, wherever they are.
     pub(crate) fn crossing(mut self) -> Self {
-        let run = fastrand::u64(..);
         for algorithm in Algorithm::ALL {
             let space = Keyspace::new("faults", "crossing", algorithm).expect("short names");
-            let i = self.add(space.key(&run.to_be_bytes()), lasting(algorithm, 300), true, None);
+            let i = self.add(space.key(&self.run.to_be_bytes()), lasting(algorithm, 300), true, None);
             self.subjects[i].is_crossing = true;
             self.crossing.push(i);
         }
@@ -154,6 +160,18 @@ impl Plan {
         }
     }
 
+    /// Checks all that callers were told and what the store holds.
+    pub(crate) async fn check(&self, history: &History, store: &Redis) {
+        let broken = history.broken(&self.charged(store).await);
+        assert!(broken.is_empty(), "{broken:#?}");
+        for (outcome, least) in [(Outcome::Granted, 300), (Outcome::Denied, 30)] {
+            let count = history.count(outcome);
+            assert!(count > least, "only {count} of {} were {outcome:?}", history.calls.len());
+        }
+        // A ceiling for a busy machine: no call waits without end.
+        assert!(history.slowest() < Duration::from_secs(5), "a call took {:?}", history.slowest());
+    }
+
     /// What each counted key is charged, groups in one step.
     async fn charged(&self, store: &Redis) -> Vec<Option<u64>> {
         let mut charged = vec![None; self.keys.len()];
@@ -181,15 +199,25 @@ pub(crate) struct Load {
 struct Shared {
     clock: Clock,
     is_over: AtomicBool,
-    /// That of every other request.
-    deadline: Option<Duration>,
+    pace: Pace,
     answers: AtomicU64,
     errors: AtomicU64,
     last_error: Mutex<Option<BackendError>>,
 }
 
-/// Callers of each stack.
-const CALLERS: usize = 12;
+/// How hard the callers press.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// Callers of each stack.
+    pub(crate) callers: usize,
+    /// How long each waits after an answer.
+    pub(crate) pause: Duration,
+    /// That of every other request.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// Neither a flood nor a spin.
+const PACE: Pace = Pace { callers: 12, pause: Duration::from_millis(1), deadline: None };
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -197,20 +225,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Load {
     /// Starts callers of each stack, of whose requests every other has a deadline.
     pub(crate) fn start(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
-        Self::start_with(plan, stacks, Some(Duration::from_millis(200)))
+        let pace = Pace { deadline: Some(Duration::from_millis(200)), ..PACE };
+        Self::start_with(Clock::start(), plan, stacks, pace)
     }
 
     /// Starts callers of each stack who wait for as long as the store does: where no error is expected, however busy
     /// the machine.
     pub(crate) fn start_patient(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
-        Self::start_with(plan, stacks, None)
+        Self::start_with(Clock::start(), plan, stacks, PACE)
     }
 
-    fn start_with(plan: Plan, stacks: &[Arc<dyn Backend>], deadline: Option<Duration>) -> Self {
+    pub(crate) fn start_with(clock: Clock, plan: Plan, stacks: &[Arc<dyn Backend>], pace: Pace) -> Self {
         let shared = Arc::new(Shared {
-            clock: Clock::start(),
+            clock,
             is_over: AtomicBool::new(false),
-            deadline,
+            pace,
             answers: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             last_error: Mutex::new(None),
@@ -218,7 +247,7 @@ impl Load {
         let plan = Arc::new(plan);
         let mut tasks = JoinSet::new();
         for stack in stacks {
-            for _ in 0..CALLERS {
+            for _ in 0..pace.callers {
                 tasks.spawn(call_again_and_again(Arc::clone(stack), Arc::clone(&plan), Arc::clone(&shared)));
             }
         }
@@ -227,6 +256,10 @@ impl Load {
 
     pub(crate) fn now(&self) -> u64 {
         self.shared.clock.now()
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.shared.answers.load(Ordering::Relaxed)
     }
 
     pub(crate) fn errors(&self) -> u64 {
@@ -286,15 +319,7 @@ impl Load {
     /// Ends the callers, and checks all that they were told and what the store holds.
     pub(crate) async fn check(self, store: &Redis) -> History {
         let (plan, history) = self.end().await;
-        let charged = plan.charged(store).await;
-        let broken = history.broken(&charged);
-        assert!(broken.is_empty(), "{broken:#?}");
-        for (outcome, least) in [(Outcome::Granted, 300), (Outcome::Denied, 30)] {
-            let count = history.count(outcome);
-            assert!(count > least, "only {count} of {} were {outcome:?}", history.calls.len());
-        }
-        // A ceiling for a busy machine: no call waits without end.
-        assert!(history.slowest() < Duration::from_secs(5), "a call took {:?}", history.slowest());
+        plan.check(&history, store).await;
         history
     }
 }
@@ -304,7 +329,7 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
     let mut calls = Vec::new();
     while !shared.is_over.load(Ordering::Relaxed) {
         let wants: Vec<_> = (0..if rng.u8(..4) == 0 { 4 } else { 1 }).map(|_| plan.wants(&mut rng)).collect();
-        let deadline = shared.deadline.filter(|_| rng.bool());
+        let deadline = shared.pace.deadline.filter(|_| rng.bool());
         let deadline = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
         let request = |wants: &Vec<(usize, u64)>| match deadline {
             Some(deadline) => plan.request(wants).with_deadline(deadline),
@@ -319,8 +344,7 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
         for (wants, answer) in wants.into_iter().zip(answers) {
             calls.push(Call { wants, start, end, outcome: shared.outcome(answer) });
         }
-        // Neither a flood nor a spin.
-        tokio::time::sleep(Duration::from_millis(if failed { 5 } else { 1 })).await;
+        tokio::time::sleep(if failed { 5 * shared.pace.pause } else { shared.pace.pause }).await;
     }
     calls
 }

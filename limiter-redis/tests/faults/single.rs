@@ -61,13 +61,7 @@ impl Scene {
         all_have_a_time_to_live(&self.server);
         // One connection for each store, and their drivers; what was given up is closed.
         assert!(open <= 2 && alive < 24 + 8, "{open} connections, {alive} tasks");
-        println!(
-            "{} granted, {} denied, {} not applied, {} unknown; {accepted} connections",
-            history.count(Outcome::Granted),
-            history.count(Outcome::Denied),
-            history.count(Outcome::NotApplied),
-            history.count(Outcome::Unknown)
-        );
+        println!("{}; {accepted} connections", history.summary());
         history
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each is the machine's own program. One that is missing is an error that says how to get it, never a skipped
 //! test. A server ends with its handle, and also when the test process is killed: a small shell waits for that.
+//! [`containers`] are for what needs addresses of its own.
 //!
 //! ```
 //! use limiter_testkit::servers::Redis;
@@ -19,6 +20,7 @@
 
 mod certificates;
 mod cluster;
+pub mod containers;
 mod error;
 mod keeper;
 mod memcached;

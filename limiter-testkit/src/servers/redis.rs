@@ -243,7 +243,7 @@ fn connect(home: &Home, password: Option<&str>) -> Result<Connection, ServerErro
     Ok(connection)
 }
 
-fn info_field<'a>(info: &'a Value, field: &str) -> Option<&'a str> {
+pub(super) fn info_field<'a>(info: &'a Value, field: &str) -> Option<&'a str> {
     let lines = info.text()?.lines();
     lines.filter_map(|line| line.split_once(':')).find(|(name, _)| *name == field).map(|(_, value)| value)
 }
