@@ -9,7 +9,7 @@ use limiter_core::StorageKey;
 use limiter_testkit::servers::containers::{Container, Containers};
 use limiter_testkit::servers::resp::Value;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const NODES: [&str; 6] = [
     "redis-cluster-1",
@@ -110,7 +110,7 @@ pub(crate) async fn loses_a_primary(fault: Fault) {
         wait_until("a replica took over", || cluster.has_replaced(lost));
     });
     let replaced = start.elapsed();
-    let back = processes.are_back(Duration::from_secs(3));
+    let back = processes.are_back();
     let up = processes.now();
 
     // What was paused may have been asked, and answers now, before it hears that it has been replaced.
@@ -118,7 +118,7 @@ pub(crate) async fn loses_a_primary(fault: Fault) {
         fault.end(lost).expect("an end of the fault");
         wait_until("the node is a replica", || cluster.has_taken_back(lost));
     });
-    processes.are_back(Duration::from_secs(3));
+    processes.are_back();
 
     let history = processes.check().await;
     let meanwhile = only_its_keys_failed(&history, down, up, &homes);

@@ -7,7 +7,7 @@ use crate::load::stacks;
 use crate::processes::{Processes, patient};
 use limiter_testkit::servers::RedisSentinel;
 use limiter_testkit::servers::containers::{Container, Containers};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const SENTINELS: [&str; 3] = ["redis-sentinel-1", "redis-sentinel-2", "redis-sentinel-3"];
 const SENTINEL_PORT: u16 = 26379;
@@ -60,14 +60,14 @@ pub(crate) async fn loses_its_primary(fault: Fault) {
         wait_until("the replica took over", || set_up.is_primary(next));
     });
     let replaced = start.elapsed();
-    let back = processes.are_back(Duration::from_secs(3));
+    let back = processes.are_back();
 
     // What was paused may have been asked, and answers now, before it hears that it has been replaced.
     processes.lose(None, || {
         fault.end(lost).expect("an end of the fault");
         wait_until("the old primary is a replica", || follows(lost, PORT));
     });
-    processes.are_back(Duration::from_secs(3));
+    processes.are_back();
 
     let history = processes.check().await;
     let failed = history.count(Outcome::NotApplied) + history.count(Outcome::Unknown);

@@ -149,7 +149,14 @@ impl Container {
     /// # Errors
     /// As Docker says.
     pub fn pause(&self) -> Result<(), ServerError> {
-        docker(&["pause", &self.id]).map(drop)
+        let mut tries = 0;
+        loop {
+            // Under control groups of version 1 a container on a busy machine may escape being frozen; it runs on then.
+            match docker(&["pause", &self.id]) {
+                Err(_) if tries < 10 => tries += 1,
+                done => return done.map(drop),
+            }
+        }
     }
 
     /// Lets them go on.
