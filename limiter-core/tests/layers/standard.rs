@@ -102,7 +102,7 @@ async fn the_deadline_is_the_builder_s() {
 async fn a_store_in_this_process_is_observed_and_no_more() {
     let figures = |backend: &dyn Backend| {
         let mut names = Vec::new();
-        backend.report(&mut |figure| names.push(figure.metric().name));
+        backend.report(&mut |figure| names.push(figure.metric().name()));
         names
     };
     let memory = Memory::new();
