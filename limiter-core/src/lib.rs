@@ -7,6 +7,7 @@
 pub mod algorithm;
 mod backend;
 pub mod batch;
+mod cas;
 mod decision;
 mod error;
 mod key;
@@ -19,10 +20,12 @@ mod quota;
 mod request;
 mod rule;
 mod scope;
+pub mod take_and_give_back;
 mod time;
 
 pub use algorithm::Algorithm;
 pub use backend::{Backend, Locality, Shard};
+pub use cas::{CasBackend, CasConfig, CasStore, CasUsage, Swap, Value, Write};
 pub use decision::{Decision, Origin, Verdict};
 pub use error::{BackendError, Effect, ErrorKind};
 pub use key::{Keyspace, Keyspaces, NameError, Placement, StorageKey};

@@ -94,6 +94,11 @@ impl Request {
         Ok(Self::of_one(check))
     }
 
+    /// The request of one check of another request, which had this instant and deadline.
+    pub(crate) fn alone(check: &Check, at: Option<Timestamp>, deadline: Option<Instant>) -> Self {
+        Self { at, deadline, ..Self::of_one(check.clone()) }
+    }
+
     /// A request of one check, for a caller's key under a rule, at the store's own time.
     ///
     /// Where a decision costs tens of nanoseconds this is the way: the request is written once, where it stays, as a

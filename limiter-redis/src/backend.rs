@@ -5,13 +5,13 @@ use crate::ready;
 use crate::route::{Route, Slot, text};
 use crate::script::RESET;
 use crate::server::{Advice, Call, CallError, Patience};
-use crate::take_and_give_back;
+use crate::take_and_give_back::Keys;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use limiter_core::{
     Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
-    StorageKey, Timestamp, Verdict, metric,
+    StorageKey, Timestamp, Verdict, metric, take_and_give_back,
 };
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -208,7 +208,7 @@ impl Inner {
                 continue;
             }
             self.decide_slots(std::mem::take(&mut by_slot), &requests, answers).await;
-            answers.0[i] = Some(take_and_give_back::decide(self, request).await);
+            answers.0[i] = Some(take_and_give_back::start(Keys(Arc::clone(self)), request).await);
         }
         self.decide_slots(by_slot, &requests, answers).await;
     }

@@ -5,6 +5,7 @@ use crate::script::{Needs, Source, decide_alone};
 use limiter_core::batch::{self, Entry, Reply};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, StorageKey, Timestamp, Verdict};
 use redis::Value;
+use std::borrow::Borrow;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -156,6 +157,12 @@ pub(crate) struct Answer {
     pub(crate) answer: batch::Answer,
     /// The first number of the first reading: what a window or a log needs to find a taking again.
     first_number: u64,
+}
+
+impl Borrow<batch::Answer> for Answer {
+    fn borrow(&self) -> &batch::Answer {
+        &self.answer
+    }
 }
 
 impl Answer {

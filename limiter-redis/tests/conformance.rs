@@ -10,6 +10,7 @@ use limiter_redis::Redis;
 use limiter_testkit::Harness;
 use limiter_testkit::servers::{self, RedisSentinel};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 

@@ -1,0 +1,141 @@
+//! Requests whose keys a store cannot decide in one step: all checks are looked at together, and taken one after
+//! another, in key order, if none denies. If one denies after all, what was taken is given back: the request may deny
+//! too much for a moment, and never admits too much.
+
+use crate::batch::Answer;
+use crate::decision::{Decision, Verdict};
+use crate::error::{BackendError, Effect, ErrorKind};
+use crate::request::{Check, Request};
+use crate::time::Timestamp;
+use futures_util::future::join_all;
+use std::borrow::Borrow;
+use std::future::Future;
+use tokio::runtime::Handle;
+
+/// A store that decides each key by itself, as [`start`] needs it.
+pub trait KeyByKey: Send + Sync + 'static {
+    /// What it answers to a request of one check.
+    type Answer: Borrow<Answer> + Send + Sync;
+
+    /// The store's name, for errors.
+    fn name(&self) -> &'static str;
+
+    /// What a request of one check is answered, without taking it.
+    fn look(&self, request: &Request) -> impl Future<Output = Result<Self::Answer, BackendError>> + Send;
+
+    /// Decides a request of one check.
+    fn take(&self, request: &Request) -> impl Future<Output = Result<Self::Answer, BackendError>> + Send;
+
+    /// Gives back what was taken of a check whose request carried the instant `at`; it stays taken, which is stricter,
+    /// where the store does not answer.
+    fn give_back(
+        &self,
+        check: &Check,
+        at: Option<Timestamp>,
+        taken: &Self::Answer,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// Starts deciding a request key by key, in a task of its own: a caller who goes away leaves nothing half done.
+///
+/// # Errors
+/// The store's. `Unknown` once something was taken, though it was given back where it could be.
+/// `Config`: there is no tokio runtime. `Unexpected`: it ended meanwhile.
+pub fn start<S: KeyByKey>(
+    store: S,
+    request: &Request,
+) -> impl Future<Output = Result<Verdict, BackendError>> + Send + use<S> {
+    let name = store.name();
+    let task = Handle::try_current().map(|runtime| {
+        let request = request.clone();
+        runtime.spawn(async move { take_all(&store, &request).await })
+    });
+    async move {
+        let Ok(task) = task else {
+            let message = "a running tokio runtime is needed, and there is none";
+            return Err(BackendError::new(ErrorKind::Config, Effect::NotApplied, name, "decide", message));
+        };
+        task.await.unwrap_or_else(|_lost| {
+            let message = "the task of the request ended with its runtime";
+            Err(BackendError::new(ErrorKind::Unexpected, Effect::Unknown, name, "decide", message))
+        })
+    }
+}
+
+async fn take_all<S: KeyByKey>(store: &S, request: &Request) -> Result<Verdict, BackendError> {
+    let name = store.name();
+    let alone: Vec<Request> = request
+        .checks()
+        .iter()
+        .map(|check| Request::alone(check, request.instant(), request.deadline()))
+        .collect();
+    let looks = join_all(alone.iter().map(|check| store.look(check))).await;
+    let looks: Vec<S::Answer> = looks.into_iter().collect::<Result<_, _>>()?;
+    if looks.iter().any(|look| !is_granted(look)) {
+        return report(name, request, &looks, None);
+    }
+    let mut order: Vec<usize> = (0..alone.len()).collect();
+    order.sort_by_cached_key(|i| request.checks()[*i].key.to_bytes());
+    let mut taken: Vec<(usize, S::Answer)> = Vec::with_capacity(alone.len());
+    for i in order {
+        match store.take(&alone[i]).await {
+            Ok(answer) if is_granted(&answer) => taken.push((i, answer)),
+            Ok(denied) => {
+                give_all_back(store, request, &taken).await;
+                return report(name, request, &looks, Some((i, denied)));
+            }
+            Err(error) if taken.is_empty() => return Err(error),
+            Err(error) => {
+                give_all_back(store, request, &taken).await;
+                let message =
+                    "a later key gave no answer; what was taken of others was given back where it could be";
+                return Err(BackendError::new(error.kind(), Effect::Unknown, name, "decide", message)
+                    .with_source(error));
+            }
+        }
+    }
+    taken.sort_unstable_by_key(|(i, _)| *i);
+    let each = taken.iter().zip(request.checks());
+    each.map(|((_, answer), check)| decision(name, answer, check, check.cost)).collect()
+}
+
+/// The verdict of a denied request: of a check that denied when it was taken, its answer then; else what was seen.
+fn report<A: Borrow<Answer>>(
+    name: &'static str,
+    request: &Request,
+    looks: &[A],
+    denied: Option<(usize, A)>,
+) -> Result<Verdict, BackendError> {
+    let each = request.checks().iter().zip(looks).enumerate().map(|(i, (check, look))| match &denied {
+        Some((denying, answer)) if *denying == i => decision(name, answer, check, check.cost),
+        _ if !is_granted(look) => decision(name, look, check, check.cost),
+        _ => decision(name, look, check, 0),
+    });
+    each.collect()
+}
+
+fn decision<A: Borrow<Answer>>(
+    name: &'static str,
+    answer: &A,
+    check: &Check,
+    cost: u64,
+) -> Result<Decision, BackendError> {
+    let Answer { now, readings, .. } = answer.borrow();
+    let reading = readings.first();
+    reading.and_then(|reading| reading.decide(&check.quota, cost, *now)).ok_or_else(|| {
+        let message = "what was read is no state of the quota's algorithm";
+        BackendError::new(ErrorKind::Unexpected, Effect::Unknown, name, "decide", message)
+    })
+}
+
+fn is_granted<A: Borrow<Answer>>(answer: &A) -> bool {
+    answer.borrow().granted > 0
+}
+
+async fn give_all_back<S: KeyByKey>(store: &S, request: &Request, taken: &[(usize, S::Answer)]) {
+    let gifts = taken.iter().filter_map(|(i, answer)| {
+        let check = request.checks().get(*i).filter(|check| check.cost > 0)?;
+        Some(store.give_back(check, request.instant(), answer))
+    });
+    join_all(gifts).await;
+}
