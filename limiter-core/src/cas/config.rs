@@ -64,6 +64,12 @@ impl CasConfig {
         self
     }
 
+    /// How many trips are on their way at a time, per part of the store: as many connections are of use to it.
+    #[must_use]
+    pub const fn trips_at_once(&self) -> usize {
+        self.trips.get()
+    }
+
     /// The most keys of a trip.
     pub const fn most_keys(mut self, keys: NonZeroUsize) -> Self {
         self.most_keys = keys;

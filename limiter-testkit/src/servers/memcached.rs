@@ -66,7 +66,15 @@ impl Memcached {
     /// # Ok::<(), limiter_testkit::servers::ServerError>(())
     /// ```
     pub fn command(&self, command: impl AsRef<[u8]>) -> Result<Vec<u8>, ServerError> {
-        command_at(self.addr(), command.as_ref()).map_err(ServerError::io("the answer to a command"))
+        Self::command_at(self.addr(), command)
+    }
+
+    /// Sends commands to a server that this handle is not of, as [`command`](Self::command) does.
+    ///
+    /// # Errors
+    /// What the connection meets.
+    pub fn command_at(address: SocketAddr, command: impl AsRef<[u8]>) -> Result<Vec<u8>, ServerError> {
+        command_at(address, command.as_ref()).map_err(ServerError::io("the answer to a command"))
     }
 
     /// The value of a line of `stats`.

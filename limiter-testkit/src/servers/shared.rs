@@ -2,8 +2,9 @@
 //!
 //! The environment may name a running one: `LIMITER_TEST_REDIS_URL`, `LIMITER_TEST_REDIS_CLUSTER_URLS` (its nodes',
 //! separated by commas), `LIMITER_TEST_REDIS_SENTINEL_URLS` (the sentinels', of a service named `limiter`),
-//! `LIMITER_TEST_MEMCACHED_URL`, `LIMITER_TEST_POSTGRES_URL`. Nothing is ever flushed there; tests keep to random
-//! namespaces. Otherwise a server is started when it is first asked for, and ends with the process.
+//! `LIMITER_TEST_MEMCACHED_URL`, `LIMITER_TEST_MEMCACHED_URLS` (three, separated by commas), `LIMITER_TEST_POSTGRES_URL`.
+//! Nothing is ever flushed there; tests keep to random namespaces. Otherwise a server is started when it is first asked
+//! for, and ends with the process.
 
 use super::{Memcached, Postgres, Redis, RedisCluster, RedisSentinel, ServerError};
 use std::sync::{Mutex, PoisonError};
@@ -48,6 +49,7 @@ static REDIS: Shared<Redis> = Shared::new("LIMITER_TEST_REDIS_URL");
 static CLUSTER: Shared<RedisCluster> = Shared::new("LIMITER_TEST_REDIS_CLUSTER_URLS");
 static SENTINEL: Shared<RedisSentinel> = Shared::new("LIMITER_TEST_REDIS_SENTINEL_URLS");
 static MEMCACHED: Shared<Memcached> = Shared::new("LIMITER_TEST_MEMCACHED_URL");
+static MEMCACHEDS: Shared<[Memcached; 3]> = Shared::new("LIMITER_TEST_MEMCACHED_URLS");
 static POSTGRES: Shared<Postgres> = Shared::new("LIMITER_TEST_POSTGRES_URL");
 
 /// The URL of a Redis.
@@ -84,6 +86,20 @@ pub fn memcached_url() -> Result<String, ServerError> {
     MEMCACHED.url(Memcached::start, Memcached::url)
 }
 
+/// The URLs of three Memcached that are used as one.
+///
+/// # Errors
+/// None are named, and none can be started.
+pub fn memcached_urls() -> Result<Vec<String>, ServerError> {
+    let start = || Ok([Memcached::start()?, Memcached::start()?, Memcached::start()?]);
+    let urls = MEMCACHEDS.url(start, each)?;
+    Ok(urls.split(',').map(str::to_owned).collect())
+}
+
+fn each(servers: &[Memcached; 3]) -> String {
+    servers.each_ref().map(Memcached::url).join(",")
+}
+
 /// The URL of a PostgreSQL.
 ///
 /// # Errors
@@ -100,6 +116,7 @@ pub fn environment() -> Vec<(&'static str, String)> {
         CLUSTER.known(|cluster| cluster.urls().join(",")),
         SENTINEL.known(|sentinel| sentinel.sentinel_urls().join(",")),
         MEMCACHED.known(Memcached::url),
+        MEMCACHEDS.known(each),
         POSTGRES.known(Postgres::url),
     ];
     started.into_iter().flatten().collect()
