@@ -23,6 +23,12 @@ impl Floor {
     pub const fn median(who: &'static str, of: &'static str, bound: f64) -> Self {
         Self { who, of, what: What::Median, bound }
     }
+
+    /// The latency that one in a hundred passes, at most so much of its own median.
+    #[must_use]
+    pub const fn tail(who: &'static str, bound: f64) -> Self {
+        Self { who, of: who, what: What::Tail, bound }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +37,8 @@ enum What {
     Rate,
     /// The median latency, at most.
     Median,
+    /// The latency that one in a hundred passes, of the median, at most.
+    Tail,
 }
 
 /// Prints a scenario's table, and of each floor whether it holds; whether all do.
@@ -60,6 +68,10 @@ pub fn report(name: &str, contestants: &[(&str, Turns)], floors: &[Floor]) -> bo
             What::Median => {
                 let ratio = own.ratio_to(other, |turn| at(turn, 0.5));
                 (ratio, ratio <= *bound, "median latency, at most")
+            }
+            What::Tail => {
+                let ratio = own.median(|turn| at(turn, 0.99) / at(turn, 0.5));
+                (ratio, ratio <= *bound, "p99 of p50, at most")
             }
         };
         let verdict = if holds { "pass" } else { "MISSED" };

@@ -3,6 +3,7 @@
 pub mod floors;
 pub mod load;
 pub mod redis;
+pub mod run;
 
 use limiter_core::{Algorithm, Keyspaces, NameError, Quota, QuotaBuilder};
 use std::pin::pin;

@@ -1,7 +1,8 @@
 //! Contestants on one Redis: a bare command, and the library.
 
 use crate::load::Contestant;
-use limiter_core::{Coalesce, CoalesceConfig, Quota, RateLimiter, Rule};
+use crate::run;
+use limiter_core::{Coalesce, CoalesceConfig, Quota};
 use limiter_redis::Redis;
 use limiter_redis::redis::aio::MultiplexedConnection;
 use limiter_redis::redis::{Client, IntoConnectionInfo, cmd};
@@ -75,19 +76,10 @@ impl Target {
     ) -> Result<Contestant, Box<dyn Error>> {
         // A busy machine is no outage.
         let redis = Redis::builder(&self.url).timeout(Duration::from_secs(5)).build()?;
-        let builder = if coalesces {
-            RateLimiter::builder(Coalesce::new(redis, CoalesceConfig::new()))
+        Ok(if coalesces {
+            run::limiter(name, Coalesce::new(redis, CoalesceConfig::new()), quota, &self.names)?
         } else {
-            RateLimiter::builder(redis)
-        };
-        let limiter = builder.namespace(name).rule(Rule::new("bench", quota)).build()?;
-        let names = Arc::clone(&self.names);
-        Ok(Contestant::new(name, move |key| {
-            let (limiter, names) = (limiter.clone(), Arc::clone(&names));
-            async move {
-                let decision = limiter.check(&names[key]).await;
-                assert!(decision.is_ok(), "{decision:?}");
-            }
-        }))
+            run::limiter(name, redis, quota, &self.names)?
+        })
     }
 }

@@ -4,9 +4,10 @@
 //! `cargo run --release -p benches --bin postgres` starts a server of its own, which waits for its disk, prints a table
 //! per scenario and says of each floor whether it was passed; with a word, it runs only the scenarios whose names hold it.
 
-use benches::floors::{Floor, report};
-use benches::load::{Contestant, Scenario, Turns, compete};
-use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Quota, RateLimiter, Rule};
+use benches::floors::Floor;
+use benches::load::Contestant;
+use benches::run::{self, Run, many};
+use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Quota};
 use limiter_postgres::deadpool_postgres::{Config, Pool, PoolConfig, Runtime};
 use limiter_postgres::{Durability, Postgres};
 use limiter_testkit::servers;
@@ -17,9 +18,6 @@ use std::time::Duration;
 use tokio_postgres::NoTls;
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Odd, so that the median is one of them.
-const REPETITIONS: usize = 5;
 
 const TURN: Duration = Duration::from_millis(1_000);
 
@@ -35,7 +33,7 @@ struct Bench {
 }
 
 fn main() -> Fallible<ExitCode> {
-    let only = std::env::args().nth(1).unwrap_or_default();
+    let mut run = Run::from_args(TURN);
     let server = servers::Postgres::builder()
         .config("fsync", "on")
         .config("full_page_writes", "on")
@@ -44,13 +42,12 @@ fn main() -> Fallible<ExitCode> {
         .start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let bench = Bench { url: server.url(), names: benches::keys(10_000).into() };
-    let passed = runtime.block_on(bench.run(&only))?;
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    runtime.block_on(bench.scenarios(&mut run))?;
+    Ok(run.exit_code())
 }
 
 impl Bench {
-    async fn run(&self, only: &str) -> Fallible<bool> {
-        let mut passed = true;
+    async fn scenarios(&self, run: &mut Run) -> Fallible<()> {
         for (durability, hot, many) in [
             (Durability::Unlogged, 15.0, 3.5),
             (Durability::Asynchronous, 15.0, 3.5),
@@ -62,7 +59,7 @@ impl Bench {
                 (256, 1, Floor::rate(LIMITER, UPSERT, hot)),
             ] {
                 let name = format!("{durability:?}, callers: {callers}, keys: {keys}");
-                if !name.contains(only) {
+                if !run.wants(&name) {
                     continue;
                 }
                 let quota = benches::plenty(Algorithm::TokenBucket).build()?;
@@ -71,21 +68,21 @@ impl Bench {
                     self.limiter(LIMITER, quota, durability, false).await?,
                     self.limiter(POOLED, quota, durability, true).await?,
                 ];
-                passed &= scenario(&name, callers, keys, contestants, &[floor]).await;
+                run.scenario(&name, callers, keys, &contestants, &[floor]).await;
             }
         }
         let name = "algorithms, callers: 256, keys: 10,000";
-        if name.contains(only) {
+        if run.wants(name) {
             let (mut contestants, mut floors) = (Vec::new(), Vec::new());
             for algorithm in Algorithm::ALL {
                 let quota = many(algorithm)?;
                 contestants.push(self.limiter(algorithm.name(), quota, Durability::Unlogged, false).await?);
                 floors.push(Floor::rate(algorithm.name(), Algorithm::TokenBucket.name(), 0.1));
             }
-            passed &= scenario(name, 256, 10_000, contestants, &floors).await;
+            run.scenario(name, 256, 10_000, &contestants, &floors).await;
         }
         let name = "log, callers: 64, keys: 16";
-        if name.contains(only) {
+        if run.wants(name) {
             let mut contestants = Vec::new();
             for (name, limit) in
                 [("100 in a log", 100), ("10,000 in a log", 10_000), ("100,000 in a log", 100_000)]
@@ -95,9 +92,9 @@ impl Bench {
                 contestants.push(self.limiter(name, quota, Durability::Unlogged, false).await?);
             }
             let floors = [Floor::rate("10,000 in a log", "100 in a log", 0.3)];
-            passed &= scenario(name, 64, 16, contestants, &floors).await;
+            run.scenario(name, 64, 16, &contestants, &floors).await;
         }
-        Ok(passed)
+        Ok(())
     }
 
     fn pool(&self) -> Fallible<Pool> {
@@ -154,35 +151,6 @@ impl Bench {
         let builder = builder.table(format!("limits {name}")).durability(durability);
         let postgres = builder.timeout(Duration::from_secs(5)).build()?;
         postgres.migrate().await?;
-        let limiter = RateLimiter::builder(Coalesce::new(postgres, CoalesceConfig::new()));
-        let limiter = limiter.namespace(name).rule(Rule::new("bench", quota)).build()?;
-        let names = Arc::clone(&self.names);
-        Ok(Contestant::new(name, move |key| {
-            let (limiter, names) = (limiter.clone(), Arc::clone(&names));
-            async move {
-                let decision = limiter.check(&names[key]).await;
-                assert!(decision.is_ok(), "{decision:?}");
-            }
-        }))
+        Ok(run::limiter(name, Coalesce::new(postgres, CoalesceConfig::new()), quota, &self.names)?)
     }
-}
-
-async fn scenario(
-    name: &str,
-    callers: usize,
-    keys: usize,
-    contestants: Vec<Contestant>,
-    floors: &[Floor],
-) -> bool {
-    let turns = compete(&contestants, Scenario { callers, keys, turn: TURN }, REPETITIONS).await;
-    let named: Vec<(&str, Turns)> = contestants.iter().map(|c| c.name).zip(turns).collect();
-    report(name, &named, floors)
-}
-
-/// A quota that admits nearly everything over many keys.
-fn many(algorithm: Algorithm) -> Fallible<Quota> {
-    Ok(match algorithm {
-        Algorithm::SlidingLog => Quota::per_second(1_000).algorithm(algorithm).build()?,
-        _ => benches::plenty(algorithm).build()?,
-    })
 }
