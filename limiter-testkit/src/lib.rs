@@ -18,11 +18,12 @@
 //! More can be tested of a backend that gives more of itself, each by a method of [`Harness`]: that several instances
 //! and processes share one store, that garbage in it heals, that its states end.
 //!
-//! For what a backend does when its store fails there are real [`servers`] to kill and pause, and a [`Proxy`] to break
-//! connections.
+//! For what a backend does when its store fails there are real [`servers`] to kill and pause, a [`Proxy`] to break
+//! connections, and [`faults`] to tell whether the answers were right.
 #![expect(clippy::expect_used, reason = "a case fails by panicking")]
 
 mod cases;
+pub mod faults;
 mod fixture;
 mod harness;
 mod inside;

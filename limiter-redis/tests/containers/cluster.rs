@@ -1,11 +1,10 @@
 //! A cluster of six, of which a primary is lost.
 
-use crate::again::equals_reference;
 use crate::fault::{Fault, follows, wait_until};
-use crate::history::{Call, History, Outcome};
-use crate::load::stacks;
 use crate::processes::{Processes, patient};
+use crate::stacks::stacks;
 use limiter_core::StorageKey;
+use limiter_testkit::faults::{Call, History, Outcome, equals_reference};
 use limiter_testkit::servers::containers::{Container, Containers};
 use limiter_testkit::servers::resp::Value;
 use std::net::SocketAddr;

@@ -4,18 +4,12 @@
 //! They are ignored unless asked for, as `./test --docker` does, and fail where no Docker engine answers.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "../faults/again.rs"]
-mod again;
 mod cluster;
-#[path = "../common/mod.rs"]
-mod common;
 mod fault;
-#[path = "../faults/history.rs"]
-mod history;
-#[path = "../faults/load.rs"]
-mod load;
 mod processes;
 mod sentinel;
+#[path = "../faults/stacks.rs"]
+mod stacks;
 
 use fault::Fault;
 use libtest_mimic::{Arguments, Trial};

@@ -1,8 +1,8 @@
 //! Several processes under load: this program again, as workers.
 
-use crate::history::{Call, Clock, History, Loss, LossKind, Outcome};
-use crate::load::{Load, Pace, Plan, stacks};
+use crate::stacks::stacks;
 use limiter_redis::{Redis, RedisBuilder};
+use limiter_testkit::faults::{Call, Clock, History, Load, Loss, LossKind, Outcome, Pace, Plan};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};

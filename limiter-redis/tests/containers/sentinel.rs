@@ -1,10 +1,9 @@
 //! A primary and its replica behind three sentinels.
 
-use crate::again::equals_reference;
 use crate::fault::{Fault, follows, wait_until};
-use crate::history::Outcome;
-use crate::load::stacks;
 use crate::processes::{Processes, patient};
+use crate::stacks::stacks;
+use limiter_testkit::faults::{Outcome, equals_reference};
 use limiter_testkit::servers::RedisSentinel;
 use limiter_testkit::servers::containers::{Container, Containers};
 use std::time::Instant;

@@ -1,12 +1,11 @@
 //! A cluster: nodes that die or hang, slots that move, replicas that take over.
 
-use crate::again::{equals_reference, is_back};
 use crate::common::{answer, bend};
-use crate::history::{LossKind, Outcome};
 use crate::keys::all_have_a_time_to_live;
-use crate::load::{Load, Plan, lasting, stacks};
+use crate::stacks::stacks;
 use limiter_core::{Algorithm, Backend, Check, Keyspace, Request, StorageKey};
 use limiter_redis::{Redis, RedisBuilder};
+use limiter_testkit::faults::{Load, LossKind, Outcome, Plan, equals_reference, is_back, lasting};
 use limiter_testkit::servers::{self, RedisCluster};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};

@@ -1,14 +1,13 @@
 //! Requests over several slots: whoever is denied has taken nothing in the end.
 
-use crate::again::at;
 use crate::cluster::{self, tag};
 use crate::common::answer;
 use crate::keys::all_have_a_time_to_live;
-use crate::load::lasting;
 use fastrand::Rng;
 use limiter_core::{Algorithm, Check, Keyspace, Quota, Request, StorageKey};
 use limiter_redis::Redis;
 use limiter_testkit::Reference;
+use limiter_testkit::faults::{at, lasting};
 use tokio::task::JoinSet;
 
 fn key(algorithm: Algorithm, name: &str) -> StorageKey {

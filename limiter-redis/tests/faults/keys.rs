@@ -1,11 +1,11 @@
 //! What the server holds: keys with a time to live, where they belong, and how often a batch touches them.
 
-use crate::again::{at, equals_reference};
 use crate::cluster::{self, home, slot, tag};
 use crate::common::{answer, bend, check, key};
-use crate::load::{Load, Plan, lasting, patient, stacks};
+use crate::stacks::{patient, stacks};
 use limiter_core::{Algorithm, Backend, Check, Keyspace, Placement, Request};
 use limiter_redis::Redis;
+use limiter_testkit::faults::{Load, Plan, at, equals_reference, lasting};
 use limiter_testkit::servers;
 use limiter_testkit::servers::resp::Value;
 use std::time::{Duration, Instant};

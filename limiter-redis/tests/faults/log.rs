@@ -1,10 +1,10 @@
 //! A sliding log of the highest limit, full.
 
-use crate::again::at;
 use crate::common::key;
 use limiter_core::algorithm::{Log, SlidingLog, Step};
 use limiter_core::{Backend, Check, Quota, Request, StorageKey};
 use limiter_redis::Redis;
+use limiter_testkit::faults::at;
 use limiter_testkit::servers;
 
 const LIMIT: u64 = Quota::MAX_LOG_LIMIT;

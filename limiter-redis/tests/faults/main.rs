@@ -4,12 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod again;
 mod cluster;
 mod give_back;
-mod history;
 mod keys;
-mod load;
 mod log;
 mod sentinel;
 mod single;
+mod stacks;

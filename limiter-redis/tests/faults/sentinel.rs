@@ -1,10 +1,9 @@
 //! Behind Sentinel: the two servers change places, in good order and by a kill.
 
-use crate::again::{equals_reference, is_back};
 use crate::common::bend;
-use crate::history::{LossKind, Outcome};
-use crate::load::{Load, Plan, patient, stacks};
+use crate::stacks::{patient, stacks};
 use limiter_redis::Redis;
+use limiter_testkit::faults::{Load, LossKind, Outcome, Plan, equals_reference, is_back};
 use limiter_testkit::servers::RedisSentinel;
 use std::time::Duration;
 

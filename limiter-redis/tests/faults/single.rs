@@ -1,12 +1,11 @@
 //! One server: killed, hung, cut off, and without its scripts.
 
-use crate::again::{equals_reference, is_back};
 use crate::common::{ask, bend};
-use crate::history::{History, LossKind, Outcome};
 use crate::keys::all_have_a_time_to_live;
-use crate::load::{Load, Plan, patient, stacks};
+use crate::stacks::{patient, stacks};
 use limiter_core::Backend;
 use limiter_redis::Redis;
+use limiter_testkit::faults::{History, Load, LossKind, Outcome, Plan, equals_reference, is_back};
 use limiter_testkit::servers;
 use limiter_testkit::{Direction, Proxy, RandomFaults};
 use std::sync::Arc;

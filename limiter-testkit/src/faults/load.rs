@@ -1,37 +1,23 @@
 //! Callers side by side, over every algorithm, and what becomes of what they are told.
-#![allow(dead_code, reason = "each test uses its own part")]
 
-use crate::common::answer;
-use crate::history::{Call, Clock, History, Loss, LossKind, Outcome, Subject};
+use super::history::{Call, Clock, History, Loss, LossKind, Outcome, Subject};
 use fastrand::Rng;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Coalesce, CoalesceConfig, Effect, Keyspace, Placement, Quota,
-    Request, StorageKey, Verdict,
+    Algorithm, Backend, BackendError, Check, Effect, Keyspace, Placement, Quota, Request, StorageKey, Verdict,
 };
-use limiter_redis::{Redis, RedisBuilder};
-use limiter_testkit::servers;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// The store as it is, and under a layer that puts callers together as soon as there are two.
-pub(crate) fn stacks(builder: &RedisBuilder) -> Vec<Arc<dyn Backend>> {
-    let store = || builder.clone().build().expect("a URL of Redis");
-    vec![Arc::new(store()), Arc::new(Coalesce::new(store(), CoalesceConfig::new().eager(1)))]
-}
-
-/// A look at a server, that waits for as long as a busy machine may take.
-pub(crate) fn patient(server: &servers::Redis) -> Redis {
-    let builder = Redis::builder(server.url()).timeout(Duration::from_secs(5));
-    builder.connect_timeout(Duration::from_secs(5)).build().expect("a URL of Redis")
-}
-
 /// Keys of a run, and what is asked of them.
-pub(crate) struct Plan {
+#[derive(Clone, Debug)]
+pub struct Plan {
     run: u64,
-    pub(crate) subjects: Vec<Subject>,
-    pub(crate) keys: Vec<StorageKey>,
+    /// The keys as the rules see them.
+    pub subjects: Vec<Subject>,
+    /// The keys.
+    pub keys: Vec<StorageKey>,
     limited: Vec<usize>,
     counted: Vec<usize>,
     groups: Vec<Vec<usize>>,
@@ -41,8 +27,12 @@ pub(crate) struct Plan {
 /// Windows that do not end while a test runs: the epoch's second is that of 2041.
 const LONG: Duration = Duration::from_secs(13_000 * 86_400);
 
-/// A quota whose permits do not come back while a test runs.
-pub(crate) fn lasting(algorithm: Algorithm, limit: u64) -> Quota {
+/// A quota whose permits do not come back while a test runs, of this limit or of the highest that the algorithm has.
+///
+/// # Panics
+/// The limit is 0.
+#[must_use]
+pub fn lasting(algorithm: Algorithm, limit: u64) -> Quota {
     let quota = match algorithm {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => {
             Quota::new(1, Duration::from_secs(10_000)).burst(limit.min(100_000))
@@ -58,12 +48,20 @@ pub(crate) fn lasting(algorithm: Algorithm, limit: u64) -> Quota {
 impl Plan {
     /// Each algorithm with a short window and `copies` times with one that lasts, and two groups of all algorithms, of
     /// which one is used up soon.
-    pub(crate) fn new(copies: usize) -> Self {
+    ///
+    /// # Panics
+    /// Never: its quotas are accepted.
+    #[must_use]
+    pub fn new(copies: usize) -> Self {
         Self::of_run(fastrand::u64(..), copies)
     }
 
-    /// The same for all who name the same run.
-    pub(crate) fn of_run(run: u64, copies: usize) -> Self {
+    /// The same for all who name the same run, as processes do that ask side by side.
+    ///
+    /// # Panics
+    /// Never: its quotas are accepted.
+    #[must_use]
+    pub fn of_run(run: u64, copies: usize) -> Self {
         let mut plan = Self {
             run,
             subjects: Vec::new(),
@@ -105,8 +103,21 @@ impl Plan {
         plan
     }
 
+    /// The same for a store that decides each key by itself: its groups are no more than keys that are asked for together.
+    #[must_use]
+    pub fn key_by_key(mut self) -> Self {
+        for subject in &mut self.subjects {
+            subject.is_crossing |= subject.group.take().is_some();
+        }
+        self
+    }
+
     /// And keys that are asked for in pairs, wherever they are.
-    pub(crate) fn crossing(mut self) -> Self {
+    ///
+    /// # Panics
+    /// Never: its quotas are accepted.
+    #[must_use]
+    pub fn crossing(mut self) -> Self {
         for algorithm in Algorithm::ALL {
             let space = Keyspace::new("faults", "crossing", algorithm).expect("short names");
             let i = self.add(space.key(&self.run.to_be_bytes()), lasting(algorithm, 300), true, None);
@@ -117,7 +128,8 @@ impl Plan {
     }
 
     /// All of them, and these keys to be asked for each by itself.
-    pub(crate) fn and_counted(mut self, keys: impl IntoIterator<Item = StorageKey>) -> Self {
+    #[must_use]
+    pub fn and_counted(mut self, keys: impl IntoIterator<Item = StorageKey>) -> Self {
         for key in keys {
             let quota = lasting(key.keyspace().algorithm(), 100_000);
             let i = self.add(key, quota, true, None);
@@ -126,7 +138,9 @@ impl Plan {
         self
     }
 
-    pub(crate) fn group(&self, group: usize) -> &[usize] {
+    /// The subjects of a group.
+    #[must_use]
+    pub fn group(&self, group: usize) -> &[usize] {
         &self.groups[group]
     }
 
@@ -161,7 +175,10 @@ impl Plan {
     }
 
     /// Checks all that callers were told and what the store holds; no call took longer than `most`.
-    pub(crate) async fn check(&self, history: &History, store: &Redis, most: Duration) {
+    ///
+    /// # Panics
+    /// A rule is broken, a call took longer, or too little was asked to tell.
+    pub async fn check(&self, history: &History, store: &dyn Backend, most: Duration) {
         let broken = history.broken(&self.charged(store).await);
         assert!(broken.is_empty(), "{broken:#?}");
         for (outcome, least) in [(Outcome::Granted, 300), (Outcome::Denied, 30)] {
@@ -171,14 +188,19 @@ impl Plan {
         assert!(history.slowest() < most, "a call took {:?}", history.slowest());
     }
 
+    async fn answer(&self, store: &dyn Backend, wants: &[(usize, u64)]) -> Verdict {
+        let answer = store.decide(&[self.request(wants)]).await.pop();
+        answer.expect("one answer").expect("an answer")
+    }
+
     /// What each counted key is charged, groups in one step.
-    async fn charged(&self, store: &Redis) -> Vec<Option<u64>> {
+    async fn charged(&self, store: &dyn Backend) -> Vec<Option<u64>> {
         let mut charged = vec![None; self.keys.len()];
         let singles = (0..self.keys.len()).filter(|i| self.subjects[*i].is_counted);
         let singles = singles.filter(|i| self.subjects[*i].group.is_none()).map(|i| vec![i]);
         for together in singles.chain(self.groups.iter().cloned()) {
             let wants: Vec<(usize, u64)> = together.iter().map(|i| (*i, 0)).collect();
-            let verdict = answer(store, &self.request(&wants)).await.expect("an answer");
+            let verdict = self.answer(store, &wants).await;
             for (i, decision) in together.iter().zip(verdict.decisions()) {
                 charged[*i] = Some(decision.capacity - decision.remaining);
             }
@@ -188,13 +210,15 @@ impl Plan {
 }
 
 /// Callers under way.
-pub(crate) struct Load {
+#[derive(Debug)]
+pub struct Load {
     plan: Arc<Plan>,
     shared: Arc<Shared>,
     tasks: JoinSet<Vec<Call>>,
     losses: Vec<Loss>,
 }
 
+#[derive(Debug)]
 struct Shared {
     clock: Clock,
     is_over: AtomicBool,
@@ -205,14 +229,14 @@ struct Shared {
 }
 
 /// How hard the callers press.
-#[derive(Clone, Copy)]
-pub(crate) struct Pace {
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
     /// Callers of each stack.
-    pub(crate) callers: usize,
+    pub callers: usize,
     /// How long each waits after an answer.
-    pub(crate) pause: Duration,
+    pub pause: Duration,
     /// That of every other request.
-    pub(crate) deadline: Option<Duration>,
+    pub deadline: Option<Duration>,
 }
 
 /// Neither a flood nor a spin.
@@ -223,18 +247,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Load {
     /// Starts callers of each stack, of whose requests every other has a deadline.
-    pub(crate) fn start(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
+    #[must_use]
+    pub fn start(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
         let pace = Pace { deadline: Some(Duration::from_millis(200)), ..PACE };
         Self::start_with(Clock::start(), plan, stacks, pace)
     }
 
     /// Starts callers of each stack who wait for as long as the store does: where no error is expected, however busy
     /// the machine.
-    pub(crate) fn start_patient(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
+    #[must_use]
+    pub fn start_patient(plan: Plan, stacks: &[Arc<dyn Backend>]) -> Self {
         Self::start_with(Clock::start(), plan, stacks, PACE)
     }
 
-    pub(crate) fn start_with(clock: Clock, plan: Plan, stacks: &[Arc<dyn Backend>], pace: Pace) -> Self {
+    /// Starts callers of each stack at this pace, on a clock that several processes may share.
+    #[must_use]
+    pub fn start_with(clock: Clock, plan: Plan, stacks: &[Arc<dyn Backend>], pace: Pace) -> Self {
         let shared = Arc::new(Shared {
             clock,
             is_over: AtomicBool::new(false),
@@ -253,25 +281,37 @@ impl Load {
         Self { plan, shared, tasks, losses: Vec::new() }
     }
 
-    pub(crate) fn now(&self) -> u64 {
+    /// The history's clock.
+    #[must_use]
+    pub fn now(&self) -> u64 {
         self.shared.clock.now()
     }
 
-    pub(crate) fn answered(&self) -> u64 {
+    /// Answers so far.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
         self.shared.answers.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn errors(&self) -> u64 {
+    /// Errors so far.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
         self.shared.errors.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more requests have got verdicts.
-    pub(crate) async fn answers(&self, more: u64) {
+    ///
+    /// # Panics
+    /// They do not come in time.
+    pub async fn answers(&self, more: u64) {
         self.more(&self.shared.answers, more, "answers").await;
     }
 
     /// Waits until so many more requests have got errors.
-    pub(crate) async fn failures(&self, more: u64) {
+    ///
+    /// # Panics
+    /// They do not come in time.
+    pub async fn failures(&self, more: u64) {
         self.more(&self.shared.errors, more, "errors").await;
     }
 
@@ -284,19 +324,16 @@ impl Load {
         }
     }
 
-    pub(crate) fn last_error(&self) -> String {
+    /// The last error and its cause, in words.
+    #[must_use]
+    pub fn last_error(&self) -> String {
         let last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         last.as_ref()
             .map_or_else(String::new, |error| format!("{error}: {:?}", std::error::Error::source(error)))
     }
 
     /// The store loses what it holds, all or of these subjects, while this is done.
-    pub(crate) fn loses<T>(
-        &mut self,
-        kind: LossKind,
-        subjects: Option<Vec<usize>>,
-        bend: impl FnOnce() -> T,
-    ) -> T {
+    pub fn loses<T>(&mut self, kind: LossKind, subjects: Option<Vec<usize>>, bend: impl FnOnce() -> T) -> T {
         let start = self.now();
         let done = bend();
         self.losses.push(Loss { start, end: self.now(), kind, subjects });
@@ -304,7 +341,10 @@ impl Load {
     }
 
     /// Ends the callers; what they were told.
-    pub(crate) async fn end(mut self) -> (Arc<Plan>, History) {
+    ///
+    /// # Panics
+    /// A caller did.
+    pub async fn end(mut self) -> (Arc<Plan>, History) {
         self.shared.is_over.store(true, Ordering::Relaxed);
         let mut calls = Vec::new();
         while let Some(done) = self.tasks.join_next().await {
@@ -316,7 +356,10 @@ impl Load {
     }
 
     /// Ends the callers, and checks all that they were told and what the store holds.
-    pub(crate) async fn check(self, store: &Redis) -> History {
+    ///
+    /// # Panics
+    /// A rule is broken, or too little was asked to tell.
+    pub async fn check(self, store: &dyn Backend) -> History {
         let (plan, history) = self.end().await;
         // A ceiling for a busy machine: no call waits without end.
         plan.check(&history, store, Duration::from_secs(5)).await;

@@ -1,19 +1,28 @@
 //! Back by itself, and as if nothing had been.
 #![allow(dead_code, reason = "each test uses its own part")]
 
-use crate::common::{key, request};
+use crate::Reference;
 use fastrand::Rng;
-use limiter_core::{Algorithm, Backend, BackendError, Check, Placement, Quota, Request, Timestamp};
-use limiter_testkit::Reference;
+use limiter_core::{Algorithm, Backend, BackendError, Check, Keyspace, Placement, Quota, Request, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+fn check(text: &str, name: &str, cost: u64) -> Check {
+    let quota: Quota = text.parse().expect("a quota that is accepted");
+    let keys = Keyspace::new("faults", "again", quota.algorithm()).expect("short names");
+    Check { key: keys.key(name.as_bytes()), quota, cost }
+}
+
 /// Each stack answers within two seconds from now, and then as the reference does.
-pub(crate) async fn is_back(stacks: &[Arc<dyn Backend>]) {
+///
+/// # Panics
+/// One does not.
+pub async fn is_back(stacks: &[Arc<dyn Backend>]) {
     let start = Instant::now();
     for stack in stacks {
         loop {
-            let answer = stack.decide(&[request("10/day", "back")]).await.pop().expect("one answer");
+            let asked = Request::one(check("10/day", "back", 1)).expect("one check");
+            let answer = stack.decide(&[asked]).await.pop().expect("one answer");
             match answer {
                 Ok(_) => break,
                 Err(error) if start.elapsed() > Duration::from_secs(2) => panic!("still {error}"),
@@ -23,15 +32,22 @@ pub(crate) async fn is_back(stacks: &[Arc<dyn Backend>]) {
     }
 }
 
-/// An instant of virtual time.
-pub(crate) fn at(micros: u64) -> Timestamp {
+/// An instant of virtual time, so many us after its start.
+///
+/// # Panics
+/// It is not of this century.
+#[must_use]
+pub fn at(micros: u64) -> Timestamp {
     Timestamp::from_micros(1_795_465_002_435_613 + micros).expect("an instant of this century")
 }
 
 /// A fresh run, one request after another in virtual time, is the reference's in every field.
 ///
 /// On a machine so busy that a reply is late it begins anew, a few times.
-pub(crate) async fn equals_reference(stack: &dyn Backend) {
+///
+/// # Panics
+/// It is not, or no run goes without an error.
+pub async fn equals_reference(stack: &dyn Backend) {
     let mut last = None;
     for _ in 0..5 {
         match runs_like_reference(stack).await {
@@ -47,10 +63,9 @@ async fn runs_like_reference(stack: &dyn Backend) -> Result<(), BackendError> {
     let mut rng = Rng::with_seed(seed);
     let mut reference = Reference::new();
     let place = Placement::of(&seed.to_be_bytes());
-    let quota = |algorithm| -> Quota { format!("7/13s {algorithm}").parse().expect("a quota") };
     let check = |algorithm, name: &str, cost| {
-        let quota = quota(algorithm);
-        Check { key: key(quota, &format!("{seed:x} {name}")).placed(place), quota, cost }
+        let check = check(&format!("7/13s {algorithm}"), &format!("{seed:x} {name}"), cost);
+        Check { key: check.key.placed(place), ..check }
     };
     let mut now = 0;
     for step in 0..60 {

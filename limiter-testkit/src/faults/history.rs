@@ -2,7 +2,6 @@
 //!
 //! The store's own instants are not used: a call that was answered was decided between its start and its end, and no
 //! more than that is assumed. What is reported is broken for certain.
-#![allow(dead_code, reason = "each test uses its own part")]
 
 use limiter_core::{Algorithm, Quota};
 use rustix::time::{ClockId, clock_gettime};
@@ -10,64 +9,81 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a caller was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
+    /// It was granted.
     Granted,
+    /// It was denied.
     Denied,
+    /// An error, and it was not recorded.
     NotApplied,
+    /// An error, and it may have been recorded.
     Unknown,
 }
 
 /// One request: which subjects it wanted, at which cost, and when; us since the history began.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) wants: Vec<(usize, u64)>,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) outcome: Outcome,
+pub struct Call {
+    /// The subjects, by their indices, and their costs.
+    pub wants: Vec<(usize, u64)>,
+    /// When it was asked.
+    pub start: u64,
+    /// When it was answered.
+    pub end: u64,
+    /// What the answer was.
+    pub outcome: Outcome,
 }
 
 /// A key, as the rules see it.
 #[derive(Clone, Debug)]
-pub(crate) struct Subject {
-    pub(crate) quota: Quota,
+pub struct Subject {
+    /// Its quota.
+    pub quota: Quota,
     /// Its permits do not come back while the test runs, so that its charges can be counted at the end.
-    pub(crate) is_counted: bool,
+    pub is_counted: bool,
     /// It is asked for with these only, at one cost, in one step.
-    pub(crate) group: Option<usize>,
-    /// It is asked for with keys of other slots: what was taken may have had to be given back.
-    pub(crate) is_crossing: bool,
+    pub group: Option<usize>,
+    /// It is asked for with keys that the store cannot decide in one step with it: what was taken may have had to be given back.
+    pub is_crossing: bool,
 }
 
 /// The clock of a history: the machine's, which all its processes share.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    /// The machine's at the start, us.
-    pub(crate) start: u64,
+pub struct Clock {
+    /// The machine's monotonic clock at the start, us.
+    pub start: u64,
     /// The wall clock at the start, us since the epoch.
-    pub(crate) wall: u64,
+    pub wall: u64,
 }
 
 /// A history that has ended.
 #[derive(Debug)]
-pub(crate) struct History {
-    pub(crate) clock: Clock,
-    pub(crate) subjects: Vec<Subject>,
-    pub(crate) calls: Vec<Call>,
-    pub(crate) losses: Vec<Loss>,
+pub struct History {
+    /// Its clock.
+    pub clock: Clock,
+    /// The keys.
+    pub subjects: Vec<Subject>,
+    /// The requests.
+    pub calls: Vec<Call>,
+    /// What the store has lost.
+    pub losses: Vec<Loss>,
 }
 
 /// The store lost what it held, some time between these two.
 #[derive(Clone, Debug)]
-pub(crate) struct Loss {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) kind: LossKind,
+pub struct Loss {
+    /// Not before.
+    pub start: u64,
+    /// Not after.
+    pub end: u64,
+    /// What was lost.
+    pub kind: LossKind,
     /// Whose state it was; `None`: everybody's.
-    pub(crate) subjects: Option<Vec<usize>>,
+    pub subjects: Option<Vec<usize>>,
 }
 
+/// What a store lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LossKind {
+pub enum LossKind {
     /// All, for certain.
     All,
     /// What had not been copied, if anything; and until the end two servers may each have answered some of the callers.
@@ -78,12 +94,19 @@ pub(crate) enum LossKind {
 const EDGE: u64 = 2_000;
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    /// A history that begins now.
+    ///
+    /// # Panics
+    /// The wall clock stands before 1970.
+    #[must_use]
+    pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
         Self { start: monotonic(), wall: micros(wall) }
     }
 
-    pub(crate) fn now(&self) -> u64 {
+    /// Microseconds since it began.
+    #[must_use]
+    pub fn now(&self) -> u64 {
         monotonic() - self.start
     }
 }
@@ -100,7 +123,8 @@ fn micros(duration: Duration) -> u64 {
 
 impl History {
     /// Every rule that is broken, in words; `charged` is what each counted subject is charged in the store at the end.
-    pub(crate) fn broken(&self, charged: &[Option<u64>]) -> Vec<String> {
+    #[must_use]
+    pub fn broken(&self, charged: &[Option<u64>]) -> Vec<String> {
         let mut broken = Vec::new();
         for (i, subject) in self.subjects.iter().enumerate() {
             let admitted = self.admitted(i);
@@ -115,12 +139,15 @@ impl History {
         broken
     }
 
-    pub(crate) fn count(&self, outcome: Outcome) -> usize {
+    /// How many calls had this outcome.
+    #[must_use]
+    pub fn count(&self, outcome: Outcome) -> usize {
         self.calls.iter().filter(|call| call.outcome == outcome).count()
     }
 
     /// How many were told what.
-    pub(crate) fn summary(&self) -> String {
+    #[must_use]
+    pub fn summary(&self) -> String {
         format!(
             "{} granted, {} denied, {} not applied, {} unknown, the slowest {:?}",
             self.count(Outcome::Granted),
@@ -132,7 +159,8 @@ impl History {
     }
 
     /// How long the slowest call took.
-    pub(crate) fn slowest(&self) -> Duration {
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
         Duration::from_micros(self.calls.iter().map(|call| call.end - call.start).max().unwrap_or(0))
     }
 
