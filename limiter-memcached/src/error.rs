@@ -12,16 +12,22 @@ pub(crate) const NAME: &str = "memcached";
 pub(crate) struct Class {
     pub(crate) kind: ErrorKind,
     pub(crate) effect: Effect,
+    /// Whether the server said nothing: it is away, or too slow.
+    pub(crate) is_silence: bool,
     message: &'static str,
 }
 
 impl Class {
     const fn not_applied(kind: ErrorKind, message: &'static str) -> Self {
-        Self { kind, effect: Effect::NotApplied, message }
+        Self { kind, effect: Effect::NotApplied, is_silence: false, message }
     }
 
     const fn unknown(kind: ErrorKind, message: &'static str) -> Self {
-        Self { kind, effect: Effect::Unknown, message }
+        Self { kind, effect: Effect::Unknown, is_silence: false, message }
+    }
+
+    const fn by_silence(self) -> Self {
+        Self { is_silence: true, ..self }
     }
 
     /// The server refused the write for want of room, and has deleted what the item held before.
@@ -50,21 +56,24 @@ pub(crate) fn classify(error: &Error, is_first: bool) -> Class {
             Error::Server(_) | Error::Rejected(_) => {
                 Class::unknown(ErrorKind::Unavailable, "the server refused a command that was sent before")
             }
-            Error::Timeout { .. } => Class::unknown(ErrorKind::Timeout, "no reply in time"),
+            Error::Timeout { .. } => Class::unknown(ErrorKind::Timeout, "no reply in time").by_silence(),
             Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Class::unknown(ErrorKind::Timeout, "no reply in time")
+                Class::unknown(ErrorKind::Timeout, "no reply in time").by_silence()
             }
             Error::Io(_) => {
                 Class::unknown(ErrorKind::Unavailable, "the connection was lost before the reply")
+                    .by_silence()
             }
             _ => Class::unknown(ErrorKind::Unexpected, "the reply is none of the protocol"),
         },
         // From here on the command was not sent in whole, or changes nothing.
-        Error::Timeout { .. } => Class::not_applied(ErrorKind::Timeout, "no reply in time"),
+        Error::Timeout { .. } => Class::not_applied(ErrorKind::Timeout, "no reply in time").by_silence(),
         Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Class::not_applied(ErrorKind::Timeout, "no connection in time")
+            Class::not_applied(ErrorKind::Timeout, "no connection in time").by_silence()
         }
-        Error::Io(_) => Class::not_applied(ErrorKind::Unavailable, "the server cannot be reached"),
+        Error::Io(_) => {
+            Class::not_applied(ErrorKind::Unavailable, "the server cannot be reached").by_silence()
+        }
         Error::Server(answer) if answer.starts_with("object too large") => TOO_LARGE,
         Error::Server(answer) if answer.starts_with("out of memory") => NO_MEMORY,
         Error::Server(_) => Class::not_applied(ErrorKind::Unavailable, "the server answered SERVER_ERROR"),

@@ -138,14 +138,15 @@ impl Server {
             failures[failures.len() - 1].clone()
         };
         let judged = results.into_iter().map(|result| result.map_err(&mut judge)).collect();
-        self.heard(failures.first().map(|failure| &failure.error));
+        self.heard(failures.first());
         judged
     }
 
     /// Notes how an exchange went.
-    fn heard(&self, error: Option<&BackendError>) {
+    fn heard(&self, failure: Option<&Failure>) {
         let mut link = self.link.lock();
-        let Some(error) = error.filter(|error| error.is_outage()) else {
+        let silence = failure.filter(|failure| failure.class.is_some_and(|class| class.is_silence));
+        let Some(Failure { error, .. }) = silence else {
             (link.silent, link.down) = (0, None);
             return;
         };
@@ -193,9 +194,10 @@ impl Server {
             }
             Err(error) => {
                 let error = Error::Io(error);
-                let failed = failed(operation, &self.address, classify(&error, true), &error);
-                self.heard(Some(&failed));
-                Err(failed)
+                let class = classify(&error, true);
+                let error = failed(operation, &self.address, class, &error);
+                self.heard(Some(&Failure { class: Some(class), error: error.clone() }));
+                Err(error)
             }
         }
     }

@@ -150,14 +150,18 @@ fn left_out(operation: &'static str) -> BackendError {
 }
 
 /// Whole seconds, and one more: the server's clock ticks once a second, so that what is stored late in a second has
-/// that much less. Above thirty days the instant by this clock, to the second that the protocol can say.
+/// that much less. Above thirty days the instant by this clock; above the last one that Memcached can tell, in 2038, none,
+/// as it would be read as one that has passed.
 fn time_to_live(keep: Duration) -> u32 {
     let seconds = keep.as_secs().saturating_add(1 + u64::from(keep.subsec_nanos() > 0));
     if seconds <= MOST_RELATIVE {
         return u32::try_from(seconds).unwrap_or(u32::MAX);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    u32::try_from(now.saturating_add(seconds)).unwrap_or(u32::MAX)
+    match i32::try_from(now.saturating_add(seconds)) {
+        Ok(end) => end.unsigned_abs(),
+        Err(_) => 0,
+    }
 }
 
 /// FNV-1a of 64 bits, <http://www.isthe.com/chongo/tech/comp/fnv/>: the same in every build and release.
@@ -210,6 +214,6 @@ mod tests {
         let long = u64::from(ttl(MOST_RELATIVE * 1_000_000));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert!((now + MOST_RELATIVE..=now + MOST_RELATIVE + 1).contains(&long), "{long}");
-        assert_eq!(time_to_live(Duration::MAX), u32::MAX);
+        assert_eq!(time_to_live(Duration::MAX), 0);
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Memcached {
     process: Process,
+    authentication: Option<String>,
 }
 
 /// How a [`Memcached`] is started.
@@ -20,6 +21,7 @@ pub struct Memcached {
 pub struct MemcachedBuilder {
     program: Option<PathBuf>,
     args: Vec<String>,
+    authentication: Option<String>,
 }
 
 const PROGRAM: Program = Program {
@@ -66,7 +68,12 @@ impl Memcached {
     /// # Ok::<(), limiter_testkit::servers::ServerError>(())
     /// ```
     pub fn command(&self, command: impl AsRef<[u8]>) -> Result<Vec<u8>, ServerError> {
-        Self::command_at(self.addr(), command)
+        let command = authenticated(self.authentication.as_deref(), command.as_ref());
+        let mut answer = Self::command_at(self.addr(), command)?;
+        if self.authentication.is_some() && answer.starts_with(AUTHENTICATED) {
+            answer.drain(..AUTHENTICATED.len());
+        }
+        Ok(answer)
     }
 
     /// Sends commands to a server that this handle is not of, as [`command`](Self::command) does.
@@ -101,6 +108,11 @@ impl MemcachedBuilder {
         self
     }
 
+    /// Wants this user and password, of letters and digits, on every connection.
+    pub fn authentication(self, user: &str, password: &str) -> Self {
+        Self { authentication: Some(format!("{user}:{password}")), ..self }
+    }
+
     /// Another program than the `memcached` on PATH.
     pub fn program(self, program: impl Into<PathBuf>) -> Self {
         Self { program: Some(program.into()), ..self }
@@ -112,14 +124,17 @@ impl MemcachedBuilder {
     /// It is not on this machine, or does not come up.
     pub fn start(self) -> Result<Memcached, ServerError> {
         let program = PROGRAM.find(self.program.as_deref())?;
-        let process = Process::start(MemcachedKind { program, args: self.args, owner: unprivileged()? })?;
-        Ok(Memcached { process })
+        let Self { args, authentication, .. } = self;
+        let kind =
+            MemcachedKind { program, args, authentication: authentication.clone(), owner: unprivileged()? };
+        Ok(Memcached { process: Process::start(kind)?, authentication })
     }
 }
 
 struct MemcachedKind {
     program: PathBuf,
     args: Vec<String>,
+    authentication: Option<String>,
     owner: Option<(u32, u32)>,
 }
 
@@ -132,21 +147,46 @@ impl Kind for MemcachedKind {
         self.owner
     }
 
+    fn prepare(&self, home: &Home) -> Result<(), ServerError> {
+        match &self.authentication {
+            Some(line) => std::fs::write(home.folder.join(USERS), format!("{line}\n"))
+                .map_err(ServerError::io(format!("writing {USERS}"))),
+            None => Ok(()),
+        }
+    }
+
     fn command(&self, home: &Home) -> Command {
         let mut command = Command::new(&self.program);
+        if self.authentication.is_some() {
+            command.arg("-Y").arg(home.folder.join(USERS));
+        }
         command.args(["-l", "127.0.0.1", "-U", "0", "-p", &home.port.to_string()]).args(&self.args);
         command
     }
 
     fn answers(&self, home: &Home, pid: u32) -> Result<(), String> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, home.port));
-        let stats = command_at(addr, b"stats").map_err(|error| error.to_string())?;
+        let stats = authenticated(self.authentication.as_deref(), b"stats");
+        let stats = command_at(addr, &stats).map_err(|error| error.to_string())?;
         if stat(&stats, "pid") == Some(pid.to_string()) {
             Ok(())
         } else {
             Err("another process answers".to_owned())
         }
     }
+}
+
+/// The file of those who may use the server.
+const USERS: &str = "users";
+
+/// The answer to what [`authenticated`] begins with.
+const AUTHENTICATED: &[u8] = b"STORED\r\n";
+
+/// A command behind the one that tells who sends it.
+fn authenticated(authentication: Option<&str>, command: &[u8]) -> Vec<u8> {
+    let Some(line) = authentication else { return command.to_vec() };
+    let words = line.replacen(':', " ", 1);
+    [format!("set auth 0 0 {}\r\n{words}\r\n", words.len()).as_bytes(), command].concat()
 }
 
 /// An answer has no end that all commands share; that of `mn`, which does nothing, marks it.

@@ -1,0 +1,321 @@
+//! Every row of the error table, reached on a real server: what it is called, and whether it may have been recorded.
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{answer, ask, check, patient, request, server, taken, until_answered, url, with_args};
+use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
+use limiter_memcached::Memcached;
+use limiter_testkit::{Direction, Proxy, servers};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const TEN: &str = "10/day";
+
+fn is(error: &BackendError, kind: ErrorKind, effect: Effect) {
+    let source = std::error::Error::source(error);
+    assert_eq!((error.kind(), error.effect()), (kind, effect), "{error}: {source:?}");
+}
+
+/// A server, a proxy in front of it, and a store that has used it once by way of the proxy.
+async fn used() -> (servers::Memcached, Proxy, Memcached) {
+    let server = server();
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let memcached = Memcached::builder(url(&[proxy.addr()])).build().expect("a URL of Memcached");
+    let _ = ask(&memcached, TEN, "a").await.expect("a server that works");
+    (server, proxy, memcached)
+}
+
+/// What the next request is answered where it cannot be.
+async fn refused(memcached: &Memcached, name: &str) -> BackendError {
+    ask(memcached, TEN, name).await.expect_err("a refusal")
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let (server, _, memcached) = used().await;
+    server.kill();
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let away = Memcached::connect(url(&[port])).expect("a URL of Memcached");
+    is(&refused(&away, "a").await, ErrorKind::Unavailable, Effect::NotApplied);
+    // The proxy takes the connection, and closes it.
+    let error = refused(&memcached, "b").await;
+    is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+}
+
+#[tokio::test]
+async fn a_name_that_is_none() {
+    let away = Memcached::connect("memcached://no-such-host.invalid:1").expect("a URL of Memcached");
+    let error = refused(&away, "a").await;
+    assert_eq!(error.effect(), Effect::NotApplied);
+    assert!(error.is_outage(), "{error}");
+}
+
+/// Nothing was sent but a read.
+#[tokio::test]
+async fn no_reply_to_a_read() {
+    let (_server, proxy, memcached) = used().await;
+    proxy.blackhole(Direction::Both);
+    is(&refused(&memcached, "b").await, ErrorKind::Timeout, Effect::NotApplied);
+    proxy.heal();
+    until_answered(&memcached, TEN, "c", Duration::from_secs(5)).await;
+    assert_eq!(taken(&memcached, TEN, "b").await, 0);
+}
+
+/// The version of the last write is known, so that a write is all that is sent; it is applied.
+#[tokio::test]
+async fn no_reply_to_a_write() {
+    let (server, proxy, memcached) = used().await;
+    proxy.blackhole(Direction::ToClient);
+    is(&refused(&memcached, "a").await, ErrorKind::Timeout, Effect::Unknown);
+    proxy.heal();
+    until_answered(&memcached, TEN, "c", Duration::from_secs(5)).await;
+    assert_eq!(taken(&memcached, TEN, "a").await, 2);
+    let sets = server.stat("cmd_set").expect("an answer");
+    assert_eq!(sets.as_deref(), Some("3"), "it was sent once: a, a and c");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_before_the_reply_to_a_write() {
+    let (_server, proxy, memcached) = used().await;
+    proxy.cut_reply_after(1);
+    is(&refused(&memcached, "a").await, ErrorKind::Unavailable, Effect::Unknown);
+    proxy.heal();
+    until_answered(&memcached, TEN, "c", Duration::from_secs(5)).await;
+    assert_eq!(taken(&memcached, TEN, "a").await, 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_before_the_reply_to_a_read() {
+    let (_server, proxy, memcached) = used().await;
+    proxy.cut_reply_after(1);
+    is(&refused(&memcached, "b").await, ErrorKind::Unavailable, Effect::NotApplied);
+    proxy.heal();
+    until_answered(&memcached, TEN, "c", Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_made_in_time() {
+    let server = server();
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    proxy.blackhole(Direction::Both);
+    let builder = Memcached::builder(url(&[proxy.addr()])).connect_timeout(Duration::from_millis(50));
+    let memcached = builder.build().expect("a URL of Memcached");
+    is(&refused(&memcached, "a").await, ErrorKind::Timeout, Effect::NotApplied);
+}
+
+/// After a failure callers are told at once, without a connection.
+#[tokio::test]
+async fn a_server_that_is_known_to_be_down() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let away = Memcached::connect(url(&[port])).expect("a URL of Memcached");
+    let _first = refused(&away, "a").await;
+    let error = refused(&away, "a").await;
+    is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+    assert!(error.to_string().contains("was not asked"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_authentication() {
+    let server = servers::Memcached::builder().authentication("user", "password").start();
+    let server = server.unwrap_or_else(|error| panic!("{error}"));
+    assert!(server.stat("version").expect("an answer").is_some());
+    let memcached = patient(&[server.addr()]);
+    for error in [refused(&memcached, "a").await, memcached.ready().await.expect_err("a refusal")] {
+        is(&error, ErrorKind::Config, Effect::NotApplied);
+        assert!(error.to_string().contains("authentication"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_versions() {
+    let server = with_args(&["-C"]);
+    let memcached = patient(&[server.addr()]);
+    // Absent keys have none in any case: the first write is an add.
+    let _ = ask(&memcached, TEN, "a").await.expect("an answer");
+    is(&refused(&memcached, "a").await, ErrorKind::Config, Effect::NotApplied);
+    assert!(refused(&memcached, "a").await.to_string().contains("(-C)"));
+    is(&memcached.ready().await.expect_err("a refusal"), ErrorKind::Config, Effect::NotApplied);
+}
+
+/// Full and told not to evict: the write is refused, and with it goes what it meant to replace. The loss is counted.
+#[tokio::test]
+async fn out_of_memory() {
+    let server = with_args(&["-m", "2", "-M"]);
+    let memcached = patient(&[server.addr()]);
+    let _ = ask(&memcached, TEN, "a").await.expect("an answer");
+    assert_eq!(taken(&memcached, TEN, "a").await, 1);
+    // As many of the same size as there is room for.
+    let name = |i: u32| format!("{i:0>width$}", width = common::text(TEN, "a").len());
+    let set = |i: u32| format!("set {} 0 0 9\r\n123456789\r\n", name(i));
+    let fill =
+        |from: u32| server.command((from..from + 500).map(set).collect::<String>()).expect("an answer");
+    let full =
+        (0..100).map(|i| fill(i * 500)).find(|answer| answer.starts_with(b"SERVER_ERROR out of memory"));
+    assert!(full.is_some(), "it takes whatever comes");
+    let error = refused(&memcached, "a").await;
+    is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+    assert!(error.to_string().contains("out of memory"), "{error}");
+    assert_eq!(memcached.usage().lost_states, 1);
+    assert_eq!(taken(&memcached, TEN, "a").await, 0);
+}
+
+/// Behind a refusal in one exchange nobody can tell what was applied.
+#[tokio::test]
+async fn what_travels_behind_a_refusal_is_unknown() {
+    let script = Script::new(
+        |command, refused| {
+            if command.starts_with(b"ms") && !refused { Say::Refuse } else { Say::Answer }
+        },
+    );
+    let memcached = patient(&[script.address]);
+    let batch: Vec<Request> = (0..3).map(|i| request(TEN, &i.to_string())).collect();
+    let answers = memcached.decide(&batch).await;
+    let effects: Vec<_> = answers.into_iter().map(|answer| answer.expect_err("an error")).collect();
+    let not_applied = effects.iter().filter(|error| error.effect() == Effect::NotApplied).count();
+    assert_eq!(not_applied, 1, "{effects:?}");
+    for error in &effects {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_the_server_refuses() {
+    let script = Script::new(|command, _| if command.starts_with(b"mg") { Say::Refuse } else { Say::Answer });
+    is(&refused(&patient(&[script.address]), "a").await, ErrorKind::Unavailable, Effect::NotApplied);
+}
+
+#[tokio::test]
+async fn a_command_that_the_server_does_not_know() {
+    let script = Script::new(|command, _| if command.starts_with(b"mg") { Say::Error } else { Say::Answer });
+    is(&refused(&patient(&[script.address]), "a").await, ErrorKind::Config, Effect::NotApplied);
+}
+
+#[tokio::test]
+async fn rubbish() {
+    let reads = Script::new(|command, _| if command.starts_with(b"mg") { Say::Rubbish } else { Say::Answer });
+    let error = refused(&patient(&[reads.address]), "secret").await;
+    is(&error, ErrorKind::Unexpected, Effect::NotApplied);
+    let writes =
+        Script::new(|command, _| if command.starts_with(b"ms") { Say::Rubbish } else { Say::Answer });
+    let error = refused(&patient(&[writes.address]), "secret").await;
+    is(&error, ErrorKind::Unexpected, Effect::Unknown);
+    let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// No error that is reached on the way prints a key.
+#[tokio::test]
+async fn no_error_shows_a_key() {
+    let (server, proxy, memcached) = used().await;
+    let mut shown = String::new();
+    let mut show = |error: BackendError| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        shown += &format!("{error} {error:?} {source:?}\n");
+    };
+    let _ = ask(&memcached, TEN, "secret").await.expect("an answer");
+    proxy.blackhole(Direction::ToClient);
+    show(refused(&memcached, "secret").await);
+    show(refused(&memcached, "secret").await);
+    proxy.heal();
+    until_answered(&memcached, TEN, "c", Duration::from_secs(5)).await;
+    server.kill();
+    show(refused(&memcached, "secret").await);
+    show(refused(&memcached, "secret").await);
+    show(memcached.reset(&[check(TEN, "secret", 1).key]).await.expect_err("a refusal"));
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// A server that does what none does on demand: it says what a test wants to every command but `stats`.
+struct Script {
+    address: SocketAddr,
+    is_over: Arc<AtomicBool>,
+}
+
+enum Say {
+    /// An absent key, or a write that was applied.
+    Answer,
+    Refuse,
+    Error,
+    Rubbish,
+}
+
+impl Script {
+    /// `say` is asked of each command, and whether one was refused before on this connection.
+    fn new(say: impl Fn(&[u8], bool) -> Say + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (is_over, say) = (Arc::new(AtomicBool::new(false)), Arc::new(say));
+        let over = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let say = Arc::clone(&say);
+                std::thread::spawn(move || serve(stream, &*say));
+            }
+        });
+        Self { address, is_over }
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let _wake = std::net::TcpStream::connect(self.address);
+    }
+}
+
+fn serve(mut stream: std::net::TcpStream, say: &dyn Fn(&[u8], bool) -> Say) {
+    let (mut bytes, mut refused) = (Vec::new(), false);
+    let mut piece = [0; 4_096];
+    while let Ok(length @ 1..) = stream.read(&mut piece) {
+        bytes.extend_from_slice(&piece[..length]);
+        let mut reply = Vec::new();
+        while let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
+            let line: Vec<u8> = bytes.drain(..end + 2).collect();
+            let words: Vec<&[u8]> = line.trim_ascii().split(|byte| *byte == b' ').collect();
+            let opaque = words.iter().find(|word| word.starts_with(b"O")).copied().unwrap_or_default();
+            let answer: &[u8] = match words[0] {
+                b"stats" => b"STAT item_size_max 1048576\r\nEND",
+                b"mg" => b"EN",
+                b"ms" => {
+                    // Its data is on the next line, and holds no line's end.
+                    let data = words[2].iter().fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0')) + 2;
+                    while bytes.len() < data {
+                        let Ok(length @ 1..) = stream.read(&mut piece) else { return };
+                        bytes.extend_from_slice(&piece[..length]);
+                    }
+                    bytes.drain(..data);
+                    b"HD c7"
+                }
+                _ => b"HD",
+            };
+            if words[0] == b"stats" {
+                reply.extend_from_slice(answer);
+            } else {
+                match say(&line, refused) {
+                    Say::Answer => {
+                        reply.extend_from_slice(answer);
+                        reply.push(b' ');
+                        reply.extend_from_slice(opaque);
+                    }
+                    Say::Refuse => {
+                        refused = true;
+                        reply.extend_from_slice(b"SERVER_ERROR out of memory storing object");
+                    }
+                    Say::Error => reply.extend_from_slice(b"ERROR"),
+                    Say::Rubbish => reply.extend_from_slice(&line[..line.len() - 2]),
+                }
+            }
+            reply.extend_from_slice(b"\r\n");
+        }
+        if stream.write_all(&reply).is_err() {
+            return;
+        }
+    }
+}
