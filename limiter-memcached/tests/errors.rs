@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{answer, ask, check, patient, request, server, taken, until_answered, url, with_args};
+use common::{ask, check, patient, request, server, taken, until_answered, url, with_args};
 use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
 use limiter_memcached::Memcached;
 use limiter_testkit::{Direction, Proxy, servers};
