@@ -47,7 +47,7 @@ struct Store {
     open: Option<fn(&str) -> Opened>,
 }
 
-const STORES: [Store; 3] = [
+const STORES: [Store; 4] = [
     Store { feature: "memory", schemes: &["memory"], open: MEMORY },
     Store {
         feature: "redis",
@@ -62,6 +62,7 @@ const STORES: [Store; 3] = [
         ],
         open: REDIS,
     },
+    Store { feature: "memcached", schemes: &["memcached"], open: MEMCACHED },
     Store { feature: "postgres", schemes: &["postgres", "postgresql"], open: POSTGRES },
 ];
 
@@ -81,6 +82,12 @@ const REDIS: Option<fn(&str) -> Opened> = None;
 #[cfg(feature = "redis")]
 const REDIS: Option<fn(&str) -> Opened> = Some(|url| Ok(Arc::new(crate::Redis::connect(url)?)));
 
+#[cfg(not(feature = "memcached"))]
+const MEMCACHED: Option<fn(&str) -> Opened> = None;
+// It puts the requests of a key together by itself.
+#[cfg(feature = "memcached")]
+const MEMCACHED: Option<fn(&str) -> Opened> = Some(|url| Ok(Arc::new(crate::Memcached::connect(url)?)));
+
 #[cfg(not(feature = "postgres"))]
 const POSTGRES: Option<fn(&str) -> Opened> = None;
 #[cfg(feature = "postgres")]
@@ -92,7 +99,7 @@ fn known() -> String {
 }
 
 /// The store that a URL names: `memory://`, the in-process store; `redis://..` and its kin, Redis; `postgres://..`,
-/// PostgreSQL. A [`RateLimiter`](crate::RateLimiter) puts around it what makes it fast and safe; who does without one
+/// PostgreSQL; `memcached://a:11211,b:11211`, Memcached. A [`RateLimiter`](crate::RateLimiter) puts around it what makes it fast and safe; who does without one
 /// calls [`standard`](crate::standard).
 ///
 /// Nothing is connected yet, so that a store which is down is no error here.
@@ -168,6 +175,15 @@ mod tests {
         let shown = shown("postgres://user:secret@host:port");
         assert!(shown.starts_with("postgres") && !shown.contains("secret"), "{shown}");
         assert_eq!(connect("postgres://127.0.0.1:1").map(|backend| backend.name()).unwrap(), "postgres");
+    }
+
+    #[test]
+    #[cfg(feature = "memcached")]
+    fn a_url_that_memcached_does_not_understand_is_refused_and_not_quoted() {
+        let shown = shown("memcached://user:secret@host");
+        assert!(shown.starts_with("memcached") && !shown.contains("secret"), "{shown}");
+        let backend = connect("memcached://127.0.0.1:1,127.0.0.1:2").unwrap();
+        assert_eq!(backend.name(), "memcached");
     }
 
     #[test]

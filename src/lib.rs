@@ -25,6 +25,7 @@
 //! |---|---|---|
 //! | `memory` | yes | [`Memory`], the in-process store, and `memory://` in [`connect`] |
 //! | `redis` | no | `Redis`, a server, a cluster or behind Sentinel, and `redis://`, `redis-cluster://`, `redis-sentinel://` in [`connect`] |
+//! | `memcached` | no | `Memcached`, one server or several, and `memcached://` in [`connect`] |
 //! | `postgres` | no | `Postgres`, and `postgres://` in [`connect`] |
 //! | `tls` | no | `rediss://` and its kin, and `postgres://..?sslmode=require`, by rustls |
 //! | `serde` | no | [`Quota`] in configuration, as text or as a table |
@@ -42,8 +43,12 @@ pub use limiter_core::{
     RuleDecision, RulesVerdict, Scope, Shard, StandardConfig, StorageKey, Timestamp, TimestampError, Verdict,
     algorithm, metric, standard,
 };
+#[cfg(feature = "memcached")]
+pub use limiter_core::{CasConfig, CasUsage};
 #[cfg(feature = "memory")]
 pub use limiter_core::{Memory, MemoryBuilder, MemoryUsage};
+#[cfg(feature = "memcached")]
+pub use limiter_memcached::{self as memcached, Memcached, MemcachedBuilder, MemcachedUsage};
 #[cfg(feature = "postgres")]
 pub use limiter_postgres::{self as postgres, Durability, Postgres, PostgresBuilder, Sweeping};
 #[cfg(feature = "redis")]
