@@ -2,6 +2,7 @@
 
 pub mod floors;
 pub mod load;
+pub mod pipeline;
 pub mod redis;
 pub mod run;
 

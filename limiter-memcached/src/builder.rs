@@ -109,6 +109,7 @@ impl MemcachedBuilder {
             timeout: self.timeout.min(LONGEST_TIMEOUT),
             connect_timeout: self.connect_timeout.min(LONGEST_TIMEOUT),
             connections: self.cas.trips_at_once().saturating_add(CONNECTIONS_BESIDE),
+            ask_every: Duration::from_secs(60),
         };
         let most = self.most_item_bytes.saturating_sub(crate::server::OVERHEAD);
         let servers = Servers::new(addresses, manner, most, self.allow_eviction);

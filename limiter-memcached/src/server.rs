@@ -18,6 +18,8 @@ pub(crate) struct Manner {
     pub(crate) connect_timeout: Duration,
     /// The most connections.
     pub(crate) connections: usize,
+    /// How often it is asked how it is.
+    pub(crate) ask_every: Duration,
 }
 
 /// Why a command failed.
@@ -63,9 +65,6 @@ struct Said {
     /// Its evictions when it was asked before.
     evictions_before: u64,
 }
-
-/// How often a server is asked how it is.
-const ASK_EVERY: Duration = Duration::from_secs(60);
 
 /// So many calls in a row without a reply, and the server counts as down.
 const SILENCE: u32 = 3;
@@ -210,7 +209,7 @@ impl Server {
         {
             return Err(error.clone());
         }
-        let is_due = link.said.as_ref().is_some_and(|said| said.at.elapsed() >= ASK_EVERY);
+        let is_due = link.said.as_ref().is_some_and(|said| said.at.elapsed() >= self.manner.ask_every);
         if is_due && !link.is_asking && link.client.is_some() {
             link.is_asking = true;
             let asking = Asking(Arc::clone(self));
@@ -220,7 +219,7 @@ impl Server {
     }
 
     async fn connect(&self) -> std::io::Result<(AsyncMetaClient, Stats)> {
-        let Manner { timeout, connect_timeout, connections } = self.manner;
+        let Manner { timeout, connect_timeout, connections, .. } = self.manner;
         // Before the first write it is known how large it may be.
         let stats = Stats::ask(&self.address, connect_timeout).await?;
         let client = MetaClientBuilder::new()
@@ -274,5 +273,39 @@ impl Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         self.0.link.lock().is_asking = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limiter_testkit::servers::Memcached;
+    use memcache::exp::Get;
+
+    /// While it is used, and not more often than that.
+    #[tokio::test]
+    async fn a_server_is_asked_again_how_it_is() {
+        let memcached = Memcached::start().unwrap();
+        let asked = || memcached.stat("total_connections").unwrap().unwrap().parse::<u64>().unwrap();
+        let server = |ask_every| {
+            let second = Duration::from_secs(1);
+            let manner = Manner { timeout: second, connect_timeout: second, connections: 1, ask_every };
+            Arc::new(Server::new(memcached.addr().to_string(), manner))
+        };
+        let (often, seldom) = (server(Duration::from_millis(20)), server(Duration::from_secs(60)));
+        let said_at = |server: &Server| server.link.lock().said.as_ref().map(|said| said.at);
+        for server in [&often, &seldom] {
+            assert!(server.run("test", vec![Get::new("a")]).await[0].is_ok());
+        }
+        let before = [&often, &seldom].map(|server| said_at(server));
+        let connections = asked();
+        while said_at(&often) == before[0] {
+            assert!(often.run("test", vec![Get::new("a")]).await[0].is_ok());
+            assert!(seldom.run("test", vec![Get::new("a")]).await[0].is_ok());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(said_at(&seldom), before[1]);
+        // Those of this test itself, and one or two to ask.
+        assert!(asked() - connections <= 4, "{} connections", asked() - connections);
     }
 }

@@ -183,7 +183,12 @@ mod tests {
     use limiter_core::{Algorithm, Keyspace};
 
     fn servers(addresses: &[&str]) -> Servers {
-        let manner = Manner { timeout: Duration::ZERO, connect_timeout: Duration::ZERO, connections: 1 };
+        let manner = Manner {
+            timeout: Duration::ZERO,
+            connect_timeout: Duration::ZERO,
+            connections: 1,
+            ask_every: Duration::ZERO,
+        };
         Servers::new(addresses.iter().map(|address| (*address).to_owned()), manner, 0, false)
     }
 

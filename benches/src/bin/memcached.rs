@@ -6,6 +6,7 @@
 
 use benches::floors::Floor;
 use benches::load::Contestant;
+use benches::pipeline::Pipeline;
 use benches::run::{self, Run, many};
 use limiter_core::{Algorithm, CasConfig, Quota};
 use limiter_memcached::Memcached;
@@ -22,12 +23,15 @@ const TURN: Duration = Duration::from_millis(800);
 
 const GET: &str = "get";
 const INCR: &str = "incr";
+/// What the driver's calls stand between the library and.
+const PIPELINED: &str = "incr, multiplexed by hand";
 const LIMITER: &str = "token bucket";
 const FORGETFUL: &str = "token bucket, no versions kept";
 
 struct Bench {
     url: String,
     client: AsyncMetaClient,
+    pipeline: Pipeline,
     names: Arc<[String]>,
 }
 
@@ -38,7 +42,8 @@ fn main() -> Fallible<ExitCode> {
     runtime.block_on(async {
         let client = AsyncMetaClient::builder().max_connections(Some(32)).max_idle(32);
         let client = client.connect_async(server.addr()).await?;
-        let bench = Bench { url: server.url(), client, names: benches::keys(10_000).into() };
+        let pipeline = Pipeline::connect(server.addr()).await?;
+        let bench = Bench { url: server.url(), client, pipeline, names: benches::keys(10_000).into() };
         bench.scenarios(&mut run).await
     })?;
     Ok(run.exit_code())
@@ -56,6 +61,7 @@ impl Bench {
             let contestants = [
                 self.get(),
                 self.incr(),
+                self.pipelined(),
                 self.limiter(LIMITER, quota, CasConfig::new())?,
                 self.limiter(FORGETFUL, quota, CasConfig::new().remember(0, Duration::ZERO))?,
             ];
@@ -95,6 +101,17 @@ impl Bench {
             async move {
                 let counted = client.increment(&names[key]).initial(1, 3_600).send().await;
                 assert!(counted.is_ok(), "{counted:?}");
+            }
+        })
+    }
+
+    fn pipelined(&self) -> Contestant {
+        let (pipeline, names) = (self.pipeline.clone(), Arc::clone(&self.names));
+        Contestant::new(PIPELINED, move |key| {
+            let (pipeline, names) = (pipeline.clone(), Arc::clone(&names));
+            async move {
+                let command = format!("ma {} N3600 J1\r\n", names[key]).into_bytes();
+                assert!(pipeline.ask(command).await, "no reply");
             }
         })
     }
