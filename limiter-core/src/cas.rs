@@ -30,7 +30,8 @@ use std::time::Duration;
 ///
 /// # Errors
 /// An error says by its [`effect`](BackendError::effect) whether a write may have been applied: `Unknown` until it is
-/// proved that it was not. Nothing is retried below this trait. What fails several keys at once is one error, cloned.
+/// proved that it was not; a read that failed has applied nothing. Nothing is retried below this trait. What fails several
+/// keys at once is one error, cloned.
 ///
 /// # Cancel safety
 /// Every call runs in a task of the backend's own, which ends early only with its runtime.
@@ -41,11 +42,11 @@ use std::time::Duration;
 /// | store | version | [`read`](Self::read) | [`write`](Self::write), of an absent key | of one that is there |
 /// |---|---|---|---|---|
 /// | etcd | `mod_revision` | `Range` per key in one `Txn` | `Txn`: `mod_revision = 0`, then `Put` with a lease | `mod_revision = v`, then `Put` |
-/// | DynamoDB | an attribute of your own, counted up | `BatchGetItem`, consistent | `PutItem` if `attribute_not_exists(pk)` | if `version = :v` |
+/// | DynamoDB | an attribute of your own, random: a count would begin anew | `BatchGetItem`, consistent | `PutItem` if `attribute_not_exists(pk)` | if `version = :v` |
 /// | FoundationDB | a versionstamp in the value | `get` | `get`, compare, `set` in one transaction | the same |
 /// | Consul | `ModifyIndex` | `KV` get in one `Txn` | `cas` with index 0 | `cas` with its index |
 ///
-/// A toy one, which is also what this crate's tests run the conformance suite on:
+/// A toy one, and one like it passes the conformance suite in this crate's tests:
 /// ```
 /// use async_trait::async_trait;
 /// use limiter_core::{

@@ -96,8 +96,8 @@ pub(super) enum Landed {
     Unwritten(Vec<Waiter>),
     /// Another process wrote it first: these wait again.
     Changed(Vec<Waiter>),
-    /// Whoever waits is to be told of an error.
-    Failed,
+    /// Whoever waits is to be told of this.
+    Failed(BackendError),
 }
 
 /// What is left to do for a key that has landed.
@@ -105,8 +105,8 @@ pub(super) enum Next {
     Nothing,
     /// It is to be woken after this time.
     Sleep(Duration),
-    /// These are to be told of the error.
-    Fail(Vec<Waiter>),
+    /// These are to be told of this.
+    Fail(Vec<Waiter>, BackendError),
 }
 
 impl Part {
@@ -338,11 +338,11 @@ impl Queues {
                     return Next::Sleep(backoff(conflicts));
                 }
             }
-            Landed::Failed => {
+            Landed::Failed(error) => {
                 let waiting = std::mem::take(&mut slot.waiting);
                 self.waiting -= waiting.len();
                 self.keys.remove(key);
-                return Next::Fail(waiting);
+                return Next::Fail(waiting, error);
             }
         }
         Next::Nothing

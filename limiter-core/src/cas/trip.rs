@@ -50,7 +50,6 @@ impl<S: CasStore> Worker<S> {
     async fn read(&mut self, keys: Vec<StorageKey>, before: u64) {
         self.aboard = keys;
         let values = self.inner.store.read(&self.aboard).await;
-        let mut errors = Vec::new();
         let mut values = values.into_iter();
         let landed: Vec<(StorageKey, Landed)> = std::mem::take(&mut self.aboard)
             .into_iter()
@@ -58,15 +57,12 @@ impl<S: CasStore> Worker<S> {
                 let value = values.next().unwrap_or_else(|| Err(unanswered(self.inner.name, "decide")));
                 let landed = match value {
                     Ok(value) => Landed::Read(self.known(&key, value, before)),
-                    Err(error) => {
-                        errors.push(error);
-                        Landed::Failed
-                    }
+                    Err(error) => Landed::Failed(error),
                 };
                 (key, landed)
             })
             .collect();
-        self.land(landed, errors);
+        self.land(landed);
     }
 
     fn known(&self, key: &StorageKey, value: Option<Value>, read_after: u64) -> Known {
@@ -106,7 +102,7 @@ impl<S: CasStore> Worker<S> {
             writes.push(Write { key: round.key.clone(), bytes, expected: round.known.version, keep });
             rounds.push(round);
         }
-        self.land(unwritten, Vec::new());
+        self.land(unwritten);
         self.aboard = writes.iter().map(|write| write.key.clone()).collect();
         if writes.is_empty() {
             return;
@@ -144,7 +140,7 @@ impl<S: CasStore> Worker<S> {
                 }
             }
         }
-        self.land(landed, Vec::new());
+        self.land(landed);
         granted.into_iter().for_each(|(waiter, answer)| waiter.answer(Ok(answer)));
         failed.into_iter().for_each(|(round, error)| round.fail(&error));
         for waiter in exhausted {
@@ -167,8 +163,7 @@ impl<S: CasStore> Worker<S> {
         })
     }
 
-    fn land(&self, landed: Vec<(StorageKey, Landed)>, errors: Vec<BackendError>) {
-        let mut errors = errors.into_iter();
+    fn land(&self, landed: Vec<(StorageKey, Landed)>) {
         for (key, next) in self.part.land(landed, &self.inner.config) {
             match next {
                 Next::Nothing => {}
@@ -176,8 +171,7 @@ impl<S: CasStore> Worker<S> {
                     let nap = Nap { inner: Arc::clone(&self.inner), part: Arc::clone(&self.part), key };
                     drop(tokio::spawn(nap.sleep(time)));
                 }
-                Next::Fail(waiters) => {
-                    let error = errors.next().unwrap_or_else(|| unanswered(self.inner.name, "decide"));
+                Next::Fail(waiters, error) => {
                     waiters.into_iter().for_each(|waiter| waiter.answer(Err(error.clone())));
                 }
             }
