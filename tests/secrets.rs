@@ -8,7 +8,8 @@ mod logged;
 
 use distributed_rate_limiter::{
     Backend, Caller, Check, Coalesce, CoalesceConfig, Error, ErrorKind, Keyspace, Memory, Observe,
-    ObserveTrips, Placement, Postgres, Quota, RateLimiter, Redis, Request, Rule, Scope, connect,
+    ObserveTrips, Placement, Postgres, Quota, RateLimiter, RateLimiterBuilder, Redis, Request, Rule, Scope,
+    connect,
 };
 use limiter_testkit::servers;
 use logged::Log;
@@ -64,18 +65,23 @@ impl Seen {
     }
 }
 
-/// Asks for all that a limiter does, and keeps what it shows.
+/// Asks for all that a limiter does, of the store as it is and with all layers around it, and keeps what it shows.
 async fn exercise(backend: Arc<dyn Backend>, seen: &Seen) -> Result<(), Error> {
-    let store = ObserveTrips::new(backend);
+    let store = ObserveTrips::new(Arc::clone(&backend));
     seen.debug(&store);
     let store = Coalesce::new(store, CoalesceConfig::new());
     seen.debug(&store);
     let store = Observe::new(store);
     seen.debug(&store);
+    let _answered_in_this_process = ask(RateLimiter::builder(backend), seen).await;
+    ask(RateLimiter::builder(store).as_is(), seen).await
+}
+
+async fn ask(builder: RateLimiterBuilder, seen: &Seen) -> Result<(), Error> {
     let user = Rule::new("user", "2/day").scope(Scope::per("user"));
     let address = Rule::new("address", "5/day sliding-log").scope(Scope::per("address"));
     seen.debug(&user);
-    let builder = RateLimiter::builder(store).rule(user).rule(address);
+    let builder = builder.rule(user).rule(address);
     seen.debug(&builder);
     let limiter = builder.build()?;
     seen.debug(&limiter);
@@ -93,7 +99,8 @@ async fn exercise(backend: Arc<dyn Backend>, seen: &Seen) -> Result<(), Error> {
             }
         }
         // The third of two a day: the wait is too long, or the store is away.
-        seen.error(&limiter.acquire(caller.clone(), Duration::ZERO).await.unwrap_err());
+        let third = limiter.acquire(caller.clone(), Duration::ZERO).await;
+        let _granted_where_it_was_away_before = third.map_err(|error| seen.error(&error));
         let missing = limiter.check(Caller::new().with("user", key)).await.unwrap_err();
         seen.error(&missing);
         for done in [limiter.reset(caller.clone()).await, limiter.ready().await] {
