@@ -112,7 +112,7 @@ fn trips(c: &mut Criterion) {
 fn memory(c: &mut Criterion) {
     let limiter = |backend: Arc<dyn Backend>| {
         let rule = Rule::new("user", plenty(Algorithm::TokenBucket));
-        RateLimiter::builder(backend).rule(rule).build().expect("one rule")
+        RateLimiter::builder(backend).as_is().rule(rule).build().expect("one rule")
     };
     let run = |c: &mut Criterion, name: &str, limiter: &RateLimiter| {
         c.bench_function(&format!("RateLimiter::check_now/{name}"), |b| {

@@ -1,6 +1,6 @@
 //! What was measured, as a table, and whether the floors hold.
 
-use crate::load::{Turn, Turns, float};
+use crate::load::{Turn, Turns};
 
 /// The least that one contestant may be of another.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +52,9 @@ pub fn report(name: &str, contestants: &[(&str, Turns)], floors: &[Floor]) -> bo
             "  {name:28} {:10.0} {:7.2} {:9.1} {:9.1} {:7.2}",
             turns.median(rate),
             turns.ratio_to(first, rate),
-            turns.median(|turn| at(turn, 0.5)),
-            turns.median(|turn| at(turn, 0.99)),
-            turns.ratio_to(first, |turn| at(turn, 0.5)),
+            turns.median(|turn| turn.micros_at(0.5)),
+            turns.median(|turn| turn.micros_at(0.99)),
+            turns.ratio_to(first, |turn| turn.micros_at(0.5)),
         );
     }
     let find = |name: &str| contestants.iter().find(|(known, _)| *known == name).map(|(_, turns)| turns);
@@ -66,11 +66,11 @@ pub fn report(name: &str, contestants: &[(&str, Turns)], floors: &[Floor]) -> bo
                 (ratio, ratio >= *bound, "answers per second, at least")
             }
             What::Median => {
-                let ratio = own.ratio_to(other, |turn| at(turn, 0.5));
+                let ratio = own.ratio_to(other, |turn| turn.micros_at(0.5));
                 (ratio, ratio <= *bound, "median latency, at most")
             }
             What::Tail => {
-                let ratio = own.median(|turn| at(turn, 0.99) / at(turn, 0.5));
+                let ratio = own.median(|turn| turn.micros_at(0.99) / turn.micros_at(0.5));
                 (ratio, ratio <= *bound, "p99 of p50, at most")
             }
         };
@@ -83,9 +83,4 @@ pub fn report(name: &str, contestants: &[(&str, Turns)], floors: &[Floor]) -> bo
 
 fn rate(turn: &Turn) -> f64 {
     turn.rate
-}
-
-/// The latency that this share of the answers did not pass, in us.
-fn at(turn: &Turn, share: f64) -> f64 {
-    float(turn.latency.value_at_quantile(share)) / 1_000.0
 }

@@ -1,10 +1,14 @@
 //! What the benchmarks share: quotas, keys and the order in which they come.
 
+pub mod accuracy;
 pub mod floors;
+pub mod keys;
 pub mod load;
 pub mod pipeline;
-pub mod redis;
+pub mod random;
+pub mod report;
 pub mod run;
+pub mod stores;
 
 use limiter_core::{Algorithm, Keyspaces, NameError, Quota, QuotaBuilder};
 use std::pin::pin;
@@ -53,15 +57,8 @@ pub fn keys(count: usize) -> Vec<String> {
 /// In which order `length` requests come, as indices below `keys`: random, and the same for equal seeds.
 #[must_use]
 pub fn order(keys: usize, length: usize, seed: u64) -> Vec<usize> {
-    let mut state = seed;
-    let keys = keys as u64;
-    let next = || {
-        // SplitMix64.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % keys).unwrap_or(0)
-    };
+    let mut random = random::Random::new(seed);
+    let next = || usize::try_from(random.below(keys as u64)).unwrap_or(0);
     std::iter::repeat_with(next).take(length).collect()
 }
 
@@ -79,4 +76,11 @@ pub fn poll_once<F: Future>(future: F) -> Option<F::Output> {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     }
+}
+
+/// Near enough for a report.
+#[expect(clippy::cast_precision_loss, reason = "a report shows three digits")]
+#[must_use]
+pub const fn float(number: u64) -> f64 {
+    number as f64
 }

@@ -1,8 +1,9 @@
 //! A run of a store's benchmark: its scenarios, one after another, and whether the floors of all of them hold.
 
 use crate::floors::{Floor, report};
-use crate::load::{Contestant, Scenario, Turns, compete};
-use limiter_core::{Algorithm, Backend, Error, Quota, QuotaError, RateLimiter, Rule};
+use crate::keys::Keys;
+use crate::load::{Arrivals, Contestant, Scenario, Turns, compete};
+use limiter_core::{Algorithm, Backend, Error, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Rule};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,9 @@ impl Run {
         if !self.wants(name) {
             return;
         }
-        let scenario = Scenario { callers, keys, turn: self.turn };
-        let turns = compete(contestants, scenario, REPETITIONS).await;
+        let scenario =
+            Scenario { arrivals: Arrivals::Closed(callers), keys: Keys::uniform(keys), turn: self.turn };
+        let turns = compete(contestants, &scenario, REPETITIONS).await;
         let named: Vec<(&str, Turns)> = contestants.iter().map(|c| c.name).zip(turns).collect();
         self.passed &= report(name, &named, floors);
     }
@@ -57,7 +59,7 @@ impl Run {
     }
 }
 
-/// The library over a backend: one `RateLimiter::check` per question, in a namespace of the contestant's name.
+/// The library over a backend as it is: one `RateLimiter::check` per question, in a namespace of the contestant's name.
 ///
 /// # Errors
 /// The backend cannot keep the quota.
@@ -70,7 +72,32 @@ pub fn limiter(
     quota: Quota,
     names: &Arc<[String]>,
 ) -> Result<Contestant, Error> {
-    let limiter = RateLimiter::builder(backend).namespace(name).rule(Rule::new("bench", quota)).build()?;
+    asks(name, RateLimiter::builder(backend).as_is(), quota, names)
+}
+
+/// The same with all that a limiter puts around a store by default, and a deadline that a busy machine keeps.
+///
+/// # Errors
+/// The backend cannot keep the quota.
+///
+/// # Panics
+/// The caller that an error answers.
+pub fn with_all_layers(
+    name: &'static str,
+    backend: impl Backend,
+    quota: Quota,
+    names: &Arc<[String]>,
+) -> Result<Contestant, Error> {
+    asks(name, RateLimiter::builder(backend).deadline(Duration::from_secs(5)), quota, names)
+}
+
+fn asks(
+    name: &'static str,
+    builder: RateLimiterBuilder,
+    quota: Quota,
+    names: &Arc<[String]>,
+) -> Result<Contestant, Error> {
+    let limiter = builder.namespace(name).rule(Rule::new("bench", quota)).build()?;
     let names = Arc::clone(names);
     Ok(Contestant::new(name, move |key| {
         let (limiter, names) = (limiter.clone(), Arc::clone(&names));

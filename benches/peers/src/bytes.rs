@@ -2,6 +2,7 @@
 
 use crate::contestant;
 use allocation_counter::measure;
+use benches::report::{Weight, Weights};
 use benches::{KEYS, keys, scarce, scarce_with_remainder};
 use limiter_core::{Algorithm, Memory, Quota};
 use std::error::Error;
@@ -10,19 +11,24 @@ use std::error::Error;
 const FLOOR: f64 = 100.0;
 
 /// Prints the bytes per key; whether the floor holds. Quotas are scarce: no state is reset, and so forgotten.
-pub(crate) fn report() -> Result<bool, Box<dyn Error>> {
+pub(crate) fn report() -> Result<(bool, Weights), Box<dyn Error>> {
     let keys = keys(KEYS);
     println!("\nbytes per key, 100,000 keys of 24 bytes, each used once");
-    let mut passed = true;
+    let (mut passed, mut bytes) = (true, Vec::new());
+    let mut line = |name: &str, of: f64, floor| {
+        bytes.push(Weight { policy: name.to_owned(), bytes: of });
+        line(name, of, floor)
+    };
     for algorithm in Algorithm::ALL {
-        let bytes = memory(scarce(algorithm).build()?, &keys)?;
+        let of = memory(scarce(algorithm).build()?, &keys)?;
         let floor = algorithm == Algorithm::TokenBucket;
-        passed &= line(&format!("Memory, {algorithm}"), bytes, floor);
+        passed &= line(&format!("Memory, {algorithm}"), of, floor);
     }
-    let bytes = memory(scarce_with_remainder().build()?, &keys)?;
-    passed &= line("Memory, token-bucket with a remainder", bytes, true);
+    let of = memory(scarce_with_remainder().build()?, &keys)?;
+    passed &= line("Memory, token-bucket with a remainder", of, true);
     line(contestant::GOVERNOR, governor(scarce(Algorithm::TokenBucket).build()?, &keys)?, false);
-    Ok(passed)
+    let (store, counted_by) = ("memory, 100,000 keys".to_owned(), "the allocator".to_owned());
+    Ok((passed, Weights { store, counted_by, bytes }))
 }
 
 fn memory(quota: Quota, keys: &[String]) -> Result<f64, Box<dyn Error>> {

@@ -7,7 +7,9 @@ use limiter_core::{Backend, BackendError, Keyspaces, Memory, Quota, RateLimiter,
 use std::error::Error;
 use std::hint::black_box;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use throttlecrab::AdaptiveStore;
 
 pub(crate) const GOVERNOR: &str = "governor check_key(&String)";
 /// With the answer that everyone else here gives too: what remains, or how long to wait.
@@ -56,7 +58,7 @@ pub(crate) fn contestants(
     for limiter in [&now, &polled] {
         limiter.set_quota(RateLimiter::DEFAULT_NAME, quota)?;
     }
-    Ok(vec![
+    let mut contestants = vec![
         decider(GOVERNOR, move |_, key| governor.check_key(key).is_ok()),
         decider(GOVERNOR_TELLS, move |_, key| match telling.check_key(key) {
             Ok(snapshot) => black_box(snapshot.remaining_burst_capacity()) < u32::MAX,
@@ -69,7 +71,27 @@ pub(crate) fn contestants(
         decider(CHECK, move |_, key| {
             benches::poll_once(polled.check(key)).is_some_and(|answer| answer.is_ok_and(|d| d.allowed))
         }),
-    ])
+    ];
+    // Of a burst of one it admits all: the state of a first request, which then takes no time to come back, ends at once.
+    if quota.capacity() > 1 {
+        contestants.insert(2, throttlecrab(quota)?);
+    }
+    Ok(contestants)
+}
+
+/// throttlecrab's limiter of the same quota, with its adaptive store. It decides through `&mut`, so that it is behind a lock,
+/// and takes the time from its caller. The store has room for all keys from the start, as its server gives it: one that
+/// is three quarters full looks through all of them at each decision.
+fn throttlecrab(quota: Quota) -> Result<Box<dyn Contestant>, Box<dyn Error>> {
+    let [burst, limit, period] =
+        [quota.capacity(), quota.limit(), quota.window().as_secs()].map(i64::try_from);
+    let (burst, limit, period) = (burst?, limit?, period?);
+    let limiter = Mutex::new(::throttlecrab::RateLimiter::new(AdaptiveStore::with_capacity(benches::KEYS)));
+    Ok(decider("throttlecrab, adaptive store, in a Mutex", move |_, key| {
+        let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = limiter.rate_limit(key, burst, limit, period, 1, SystemTime::now());
+        answer.is_ok_and(|(allowed, _)| allowed)
+    }))
 }
 
 /// governor's limiter of the same quota, with its default store and clock.

@@ -1,11 +1,13 @@
 //! The in-process store against governor's keyed limiter, as ratios within one run.
 //!
 //! Contestants take turns in an order that rotates, so that a busy machine slows all of them alike; what is
-//! compared is the median of the ratios within a repetition. Absolute numbers belong to the machine.
+//! compared is the median of the ratios within a repetition. Absolute numbers belong to the machine. With `--json FILE`
+//! it also writes the file that `compare --peers` reads.
 
 mod bytes;
 mod contestant;
 
+use benches::report::{InProcess, InProcessRow, Peers};
 use benches::{KEYS, keys, order, scarce, scarce_with_remainder};
 use contestant::{Contestant, contestants};
 use limiter_core::{Algorithm, Quota};
@@ -38,6 +40,19 @@ impl Scenario {
         3 * self.keys.max(10_000)
     }
 
+    fn title(&self) -> String {
+        format!("{}, {}", self.name, if self.threads == 1 { "1 thread" } else { "2 threads" })
+    }
+
+    fn found(&self, times: &[Times]) -> InProcess {
+        let row = |own: &Times| InProcessRow {
+            name: own.name.to_owned(),
+            nanos: median(own.ns.clone()),
+            ratio: own.ratio_to(&times[0]),
+        };
+        InProcess { keys: self.title(), rows: times.iter().map(row).collect() }
+    }
+
     /// Odd, so that the median is one of them.
     fn repetitions(&self) -> usize {
         DECISIONS / self.turn() | 1
@@ -64,7 +79,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Quota::new(7, Duration::from_millis(7_001)).burst(8_000_000).build()?,
     ];
     let scarce = [scarce(Algorithm::TokenBucket).build()?, scarce_with_remainder().build()?];
-    let mut passed = true;
+    let (mut passed, mut found) = (true, Peers::default());
     for (name, keys, [quota, fractional], allowed) in [
         ("hot key, allowed", 1, plenty, true),
         ("100,000 keys, allowed", KEYS, plenty, true),
@@ -73,10 +88,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     ] {
         for threads in [1, 2] {
             let scenario = Scenario { name, keys, threads, quota, fractional, allowed };
-            passed &= report(&scenario, &measure(&scenario)?);
+            let times = measure(&scenario)?;
+            passed &= report(&scenario, &times);
+            found.in_process.push(scenario.found(&times));
         }
     }
-    passed &= bytes::report()?;
+    let (light, weights) = bytes::report()?;
+    passed &= light;
+    found.weights.push(weights);
+    found.write_if_asked()?;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -125,8 +145,7 @@ fn run(contestant: &dyn Contestant, keys: &[String], orders: &[Vec<usize>]) -> (
 
 /// Prints a scenario's table; whether every floor holds. Floors are for what is admitted.
 fn report(scenario: &Scenario, times: &[Times]) -> bool {
-    let threads = if scenario.threads == 1 { "1 thread" } else { "2 threads" };
-    println!("\n{}, {threads}", scenario.name);
+    println!("\n{}", scenario.title());
     println!("  {:44} {:>7} {:>7} {:>7}", "", "ns", "best", "ratio");
     let [governor, ..] = times else { return false };
     for contestant in times {

@@ -6,44 +6,25 @@
 
 use benches::floors::Floor;
 use benches::load::Contestant;
-use benches::pipeline::Pipeline;
 use benches::run::{self, Run, many};
+use benches::stores::Fallible;
+use benches::stores::memcached::{GET, INCR, Memcached};
 use limiter_core::{Algorithm, CasConfig, Quota};
-use limiter_memcached::Memcached;
-use limiter_memcached::memcache::exp::{AsyncMetaClient, Meta};
-use limiter_testkit::servers;
-use std::error::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const TURN: Duration = Duration::from_millis(800);
 
-const GET: &str = "get";
-const INCR: &str = "incr";
-/// What the driver's calls stand between the library and.
-const PIPELINED: &str = "incr, multiplexed by hand";
 const LIMITER: &str = "token bucket";
 const FORGETFUL: &str = "token bucket, no versions kept";
 
-struct Bench {
-    url: String,
-    client: AsyncMetaClient,
-    pipeline: Pipeline,
-    names: Arc<[String]>,
-}
+struct Bench(Memcached);
 
 fn main() -> Fallible<ExitCode> {
     let mut run = Run::from_args(TURN);
-    let server = servers::Memcached::builder().args(["-m", "512"]).start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let client = AsyncMetaClient::builder().max_connections(Some(32)).max_idle(32);
-        let client = client.connect_async(server.addr()).await?;
-        let pipeline = Pipeline::connect(server.addr()).await?;
-        let bench = Bench { url: server.url(), client, pipeline, names: benches::keys(10_000).into() };
+        let bench = Bench(Memcached::start(benches::keys(10_000).into()).await?);
         bench.scenarios(&mut run).await
     })?;
     Ok(run.exit_code())
@@ -59,9 +40,9 @@ impl Bench {
             (256, 1, vec![Floor::rate(LIMITER, INCR, 5.0), Floor::tail(LIMITER, 5.0)]),
         ] {
             let contestants = [
-                self.get(),
-                self.incr(),
-                self.pipelined(),
+                self.0.get(),
+                self.0.incr(),
+                self.0.pipelined(),
                 self.limiter(LIMITER, quota, CasConfig::new())?,
                 self.limiter(FORGETFUL, quota, CasConfig::new().remember(0, Duration::ZERO))?,
             ];
@@ -83,42 +64,7 @@ impl Bench {
         Ok(())
     }
 
-    fn get(&self) -> Contestant {
-        let (client, names) = (self.client.clone(), Arc::clone(&self.names));
-        Contestant::new(GET, move |key| {
-            let (client, names) = (client.clone(), Arc::clone(&names));
-            async move {
-                let got = client.get(&names[key]).meta(Meta::NONE.cas()).send().await;
-                assert!(got.is_ok(), "{got:?}");
-            }
-        })
-    }
-
-    fn incr(&self) -> Contestant {
-        let (client, names) = (self.client.clone(), Arc::clone(&self.names));
-        Contestant::new(INCR, move |key| {
-            let (client, names) = (client.clone(), Arc::clone(&names));
-            async move {
-                let counted = client.increment(&names[key]).initial(1, 3_600).send().await;
-                assert!(counted.is_ok(), "{counted:?}");
-            }
-        })
-    }
-
-    fn pipelined(&self) -> Contestant {
-        let (pipeline, names) = (self.pipeline.clone(), Arc::clone(&self.names));
-        Contestant::new(PIPELINED, move |key| {
-            let (pipeline, names) = (pipeline.clone(), Arc::clone(&names));
-            async move {
-                let command = format!("ma {} N3600 J1\r\n", names[key]).into_bytes();
-                assert!(pipeline.ask(command).await, "no reply");
-            }
-        })
-    }
-
     fn limiter(&self, name: &'static str, quota: Quota, config: CasConfig) -> Fallible<Contestant> {
-        // A busy machine is no outage.
-        let memcached = Memcached::builder(&self.url).timeout(Duration::from_secs(5)).cas(config).build()?;
-        Ok(run::limiter(name, memcached, quota, &self.names)?)
+        Ok(run::limiter(name, self.0.builder().cas(config).build()?, quota, self.0.names())?)
     }
 }

@@ -2,62 +2,53 @@
 //!
 //! Coalesced decisions with both observing layers and without any, in turns, so that a busy machine slows both alike.
 
-use benches::load::{Contestant, Scenario, compete};
-use benches::{keys, plenty};
-use limiter_core::{
-    Algorithm, Backend, Coalesce, CoalesceConfig, Error, Observe, ObserveTrips, RateLimiter, Rule, metric,
-};
+use benches::floors::Floor;
+use benches::run::{self, Run};
+use benches::stores::Fallible;
+use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Observe, ObserveTrips, metric};
 use limiter_redis::Redis;
 use limiter_testkit::servers;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-fn contestant(name: &'static str, backend: impl Backend) -> Result<Contestant, Error> {
-    let rule = Rule::new("bench", plenty(Algorithm::TokenBucket));
-    let limiter = RateLimiter::builder(backend).namespace(name).rule(rule).build()?;
-    let names: Arc<[String]> = keys(10_000).into();
-    Ok(Contestant::new(name, move |key| {
-        let (limiter, names) = (limiter.clone(), Arc::clone(&names));
-        async move {
-            let decision = limiter.check(&names[key]).await;
-            assert!(decision.is_ok(), "{decision:?}");
-        }
-    }))
-}
+const TURN: Duration = Duration::from_millis(700);
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+const PLAIN: &str = "not observed";
+const OBSERVED: &str = "observed";
+
+fn main() -> Fallible<ExitCode> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &metric::SECONDS_BUCKETS)?
         .build_recorder();
     let exporter = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|error| error.to_string())?;
-    tokio::spawn(async move {
+    let mut run = Run::from_args(TURN);
+    let server = servers::Redis::start()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             exporter.run_upkeep();
         }
     });
-    let server = servers::Redis::start()?;
-    let open = || Redis::builder(server.url()).timeout(Duration::from_secs(5)).build();
-    let config = CoalesceConfig::new();
-    let contestants = [
-        contestant("plain", Coalesce::new(open()?, config))?,
-        contestant("observed", Observe::new(Coalesce::new(ObserveTrips::new(open()?), config)))?,
-    ];
-    println!("observed, as a ratio to what is not (medians of ratios within a repetition):");
-    for (callers, keys) in [(1, 10_000), (256, 10_000), (256, 1)] {
-        let scenario = Scenario { callers, keys, turn: Duration::from_millis(700) };
-        let turns = compete(&contestants, scenario, 9).await;
-        let [plain, observed] = &turns[..] else { return Err("two contestants".into()) };
-        let rate = observed.ratio_to(plain, |turn| turn.rate);
-        #[expect(clippy::cast_precision_loss, reason = "microseconds")]
-        let p50 = observed.ratio_to(plain, |turn| turn.latency.value_at_quantile(0.5) as f64);
-        println!(
-            "  {callers:>3} callers, {keys:>6} keys: {rate:.3} of {:.0} decisions per second, p50 {p50:.3}",
-            plain.median(|turn| turn.rate)
-        );
-    }
-    Ok(())
+    runtime.block_on(async {
+        let (names, quota) =
+            (Arc::from(benches::keys(10_000)), benches::plenty(Algorithm::TokenBucket).build()?);
+        // A busy machine is no outage.
+        let open = || Redis::builder(server.url()).timeout(Duration::from_secs(5)).build();
+        let config = CoalesceConfig::new();
+        let observed = Observe::new(Coalesce::new(ObserveTrips::new(open()?), config));
+        let contestants = [
+            run::limiter(PLAIN, Coalesce::new(open()?, config), quota, &names)?,
+            run::limiter(OBSERVED, observed, quota, &names)?,
+        ];
+        for (callers, keys) in [(1, 10_000), (256, 10_000), (256, 1)] {
+            let name = format!("callers: {callers}, keys: {keys}");
+            run.scenario(&name, callers, keys, &contestants, &[Floor::rate(OBSERVED, PLAIN, 0.9)]).await;
+        }
+        Fallible::Ok(())
+    })?;
+    Ok(run.exit_code())
 }

@@ -7,41 +7,24 @@
 use benches::floors::Floor;
 use benches::load::Contestant;
 use benches::run::{self, Run, many};
+use benches::stores::Fallible;
+use benches::stores::postgres::{Postgres, UPSERT};
 use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Quota};
-use limiter_postgres::deadpool_postgres::{Config, Pool, PoolConfig, Runtime};
-use limiter_postgres::{Durability, Postgres};
-use limiter_testkit::servers;
-use std::error::Error;
+use limiter_postgres::Durability;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::NoTls;
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const TURN: Duration = Duration::from_millis(1_000);
 
-const CONNECTIONS: usize = 16;
-
-const UPSERT: &str = "upsert";
 const LIMITER: &str = "token bucket";
 const POOLED: &str = "token bucket, ready pool";
 
-struct Bench {
-    url: String,
-    names: Arc<[String]>,
-}
+struct Bench(Postgres);
 
 fn main() -> Fallible<ExitCode> {
     let mut run = Run::from_args(TURN);
-    let server = servers::Postgres::builder()
-        .config("fsync", "on")
-        .config("full_page_writes", "on")
-        .config("shared_buffers", "256MB")
-        .config("max_connections", "200")
-        .start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let bench = Bench { url: server.url(), names: benches::keys(10_000).into() };
+    let bench = Bench(Postgres::start(benches::keys(10_000).into())?);
     runtime.block_on(bench.scenarios(&mut run))?;
     Ok(run.exit_code())
 }
@@ -64,7 +47,7 @@ impl Bench {
                 }
                 let quota = benches::plenty(Algorithm::TokenBucket).build()?;
                 let contestants = vec![
-                    self.upsert(durability).await?,
+                    self.0.upsert(durability).await?,
                     self.limiter(LIMITER, quota, durability, false).await?,
                     self.limiter(POOLED, quota, durability, true).await?,
                 ];
@@ -97,45 +80,6 @@ impl Bench {
         Ok(())
     }
 
-    fn pool(&self) -> Fallible<Pool> {
-        let config = Config {
-            url: Some(self.url.clone()),
-            pool: Some(PoolConfig::new(CONNECTIONS)),
-            ..Config::default()
-        };
-        Ok(config.create_pool(Some(Runtime::Tokio1), NoTls)?)
-    }
-
-    async fn upsert(&self, durability: Durability) -> Fallible<Contestant> {
-        let pool = self.pool()?;
-        let (kind, commit) = match durability {
-            Durability::Unlogged => ("UNLOGGED", "off"),
-            Durability::Asynchronous => ("", "off"),
-            Durability::Full => ("", "on"),
-        };
-        let setup = format!(
-            "DROP TABLE IF EXISTS bare; \
-             CREATE {kind} TABLE bare (key bytea PRIMARY KEY, n bigint NOT NULL) WITH (fillfactor = 50); \
-             ALTER ROLE limiter SET synchronous_commit = {commit}"
-        );
-        pool.get().await?.batch_execute(&setup).await?;
-        // Its sessions have the role's new setting.
-        let (pool, names) = (self.pool()?, Arc::clone(&self.names));
-        Ok(Contestant::new(UPSERT, move |key| {
-            let (pool, names) = (pool.clone(), Arc::clone(&names));
-            async move {
-                let client = pool.get().await.unwrap_or_else(|error| panic!("{error}"));
-                let statement = client.prepare_cached(
-                    "INSERT INTO bare AS b (key, n) VALUES ($1, $2) \
-                     ON CONFLICT (key) DO UPDATE SET n = b.n + excluded.n RETURNING n",
-                );
-                let statement = statement.await.unwrap_or_else(|error| panic!("{error}"));
-                let row = client.query_one(&statement, &[&names[key].as_bytes(), &1_i64]).await;
-                assert!(row.is_ok(), "{row:?}");
-            }
-        }))
-    }
-
     async fn limiter(
         &self,
         name: &'static str,
@@ -144,13 +88,13 @@ impl Bench {
         is_pooled: bool,
     ) -> Fallible<Contestant> {
         let builder = if is_pooled {
-            Postgres::from_pool(self.pool()?)
+            limiter_postgres::Postgres::from_pool(self.0.pool()?).timeout(Duration::from_secs(5))
         } else {
-            Postgres::builder(&self.url).connections(CONNECTIONS)
+            self.0.builder()
         };
         let builder = builder.table(format!("limits {name}")).durability(durability);
-        let postgres = builder.timeout(Duration::from_secs(5)).build()?;
+        let postgres = builder.build()?;
         postgres.migrate().await?;
-        Ok(run::limiter(name, Coalesce::new(postgres, CoalesceConfig::new()), quota, &self.names)?)
+        Ok(run::limiter(name, Coalesce::new(postgres, CoalesceConfig::new()), quota, self.0.names())?)
     }
 }

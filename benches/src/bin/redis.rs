@@ -5,36 +5,37 @@
 //! each floor whether it was passed; with a word, it runs only the scenarios whose names hold it.
 
 use benches::floors::Floor;
-use benches::redis::{INCR, Target};
 use benches::run::{Run, many};
+use benches::stores::Fallible;
+use benches::stores::redis::{INCR, Target};
 use limiter_core::{Algorithm, Quota};
 use limiter_testkit::servers;
-use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
-
-type Fallible<T> = Result<T, Box<dyn Error>>;
 
 const TURN: Duration = Duration::from_millis(800);
 
 const LIMITER: &str = "token bucket";
 const DIRECT: &str = "token bucket, single calls";
+const LAYERED: &str = "token bucket, all layers";
 
 fn main() -> Fallible<ExitCode> {
     let mut run = Run::from_args(TURN);
     let server = servers::Redis::start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async { scenarios(&Target::connect(server.url()).await?, &mut run).await })?;
+    runtime.block_on(async {
+        scenarios(&Target::connect(server.url(), benches::keys(10_000).into()).await?, &mut run).await
+    })?;
     Ok(run.exit_code())
 }
 
 async fn scenarios(target: &Target, run: &mut Run) -> Fallible<()> {
     for (callers, keys, floors) in [
-        (1, 10_000, vec![Floor::median(LIMITER, INCR, 1.25)]),
+        (1, 10_000, vec![Floor::median(LIMITER, INCR, 1.25), Floor::median(LAYERED, LIMITER, 1.05)]),
         (4, 10_000, vec![Floor::rate(LIMITER, DIRECT, 0.97)]),
         (16, 10_000, vec![Floor::rate(LIMITER, DIRECT, 0.97)]),
         (64, 10_000, vec![Floor::rate(LIMITER, INCR, 0.5)]),
-        (256, 10_000, vec![Floor::rate(LIMITER, INCR, 0.7)]),
+        (256, 10_000, vec![Floor::rate(LIMITER, INCR, 0.7), Floor::rate(LAYERED, LIMITER, 0.9)]),
         (256, 1, vec![Floor::rate(LIMITER, INCR, 5.0)]),
     ] {
         let name = format!("callers: {callers}, keys: {keys}");
@@ -43,6 +44,7 @@ async fn scenarios(target: &Target, run: &mut Run) -> Fallible<()> {
             let quota = benches::plenty(Algorithm::TokenBucket).build()?;
             contestants.push(target.limiter(name, quota, coalesces)?);
         }
+        contestants.push(target.with_all_layers(LAYERED, benches::plenty(Algorithm::TokenBucket).build()?)?);
         run.scenario(&name, callers, keys, &contestants, &floors).await;
     }
     let algorithms = Algorithm::ALL.map(|algorithm| target.limiter(algorithm.name(), many(algorithm)?, true));

@@ -1,14 +1,20 @@
-//! The library on Redis against limitador's exact Redis storage, on the same server: a closed loop, ratios within one
-//! run.
+//! The library on Redis against limitador's exact Redis storage, on the same server, and against throttlecrab's server,
+//! which speaks the same protocol: a closed loop, ratios within one run. With `--json FILE` it also writes the file that
+//! `compare --peers` reads.
 //!
 //! Everyone is asked for one permit of one of 10,000 keys, and admits it. limitador has one limit in one namespace and
 //! a counter per key; it is asked as an application asks it, which is what the floor is about, and once more as its
 //! storage alone, with counters built before: no context, no limits looked up, no CEL. Its storage takes two round
 //! trips per decision, and callers who pass the first at once are all admitted.
 
+mod throttlecrab;
+
 use benches::floors::{Floor, report};
-use benches::load::{Contestant, Scenario, compete};
-use benches::redis::Target;
+use benches::keys::Keys;
+use benches::load::{Arrivals, Contestant, Scenario, compete};
+use benches::report::{Load, Peers};
+use benches::stores::Fallible;
+use benches::stores::redis::Target;
 use limitador::AsyncRateLimiter;
 use limitador::counter::Counter;
 use limitador::limit::{Context, Limit, Namespace};
@@ -17,17 +23,16 @@ use limitador::storage::{AsyncCounterStorage, Authorization};
 use limiter_core::Algorithm;
 use limiter_testkit::servers;
 use std::collections::HashMap;
-use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-type Fallible<T> = Result<T, Box<dyn Error>>;
-
 /// Odd, so that the median is one of them.
 const REPETITIONS: usize = 5;
 
-const SCENARIO: Scenario = Scenario { callers: 256, keys: 10_000, turn: Duration::from_millis(800) };
+const CALLERS: usize = 256;
+const KEYS: usize = 10_000;
+const TURN: Duration = Duration::from_millis(800);
 
 const LIMITER: &str = "token bucket";
 const LIMITADOR: &str = "limitador";
@@ -46,17 +51,22 @@ fn main() -> Fallible<ExitCode> {
 }
 
 async fn run(url: String) -> Fallible<bool> {
-    let redis = Target::connect(url).await?;
+    let redis = Target::connect(url, benches::keys(KEYS).into()).await?;
+    let throttlecrab = throttlecrab::Server::start()?;
     let [bare, _] = redis.bare();
     let contestants = [
         bare,
         redis.limiter(LIMITER, benches::plenty(Algorithm::TokenBucket).build()?, true)?,
         limitador(&redis).await?,
         storage(&redis).await?,
+        throttlecrab.contestant(&redis.names).await?,
     ];
-    let name = format!("callers: {}, keys: {}", SCENARIO.callers, SCENARIO.keys);
-    let turns = compete(&contestants, SCENARIO, REPETITIONS).await;
+    let scenario = Scenario { arrivals: Arrivals::Closed(CALLERS), keys: Keys::uniform(KEYS), turn: TURN };
+    let turns = compete(&contestants, &scenario, REPETITIONS).await;
     let named: Vec<_> = contestants.iter().map(|contestant| contestant.name).zip(turns).collect();
+    let name = format!("{CALLERS} callers, {KEYS} keys");
+    let found = Peers { loads: vec![Load::new("redis", &name, &named)], ..Peers::default() };
+    found.write_if_asked()?;
     Ok(report(&name, &named, &FLOORS))
 }
 
@@ -79,7 +89,10 @@ async fn storage(redis: &Target) -> Fallible<Contestant> {
     let storage = AsyncRedisStorage::new(&redis.url).await?;
     let limit = Arc::new(limit("storage")?);
     let counters = redis.names.iter().map(|name| Counter::new(Arc::clone(&limit), &context(name)));
-    let counters = counters.collect::<Result<Option<Vec<_>>, _>>()?.ok_or("a key without a counter")?;
+    let counters = counters
+        .collect::<Result<Option<Vec<_>>, _>>()
+        .map_err(|error| error.to_string())?
+        .ok_or("a key without a counter")?;
     let counters: Arc<[Counter]> = counters.into();
     Ok(Contestant::new(STORAGE, move |key| {
         let (storage, counters) = (storage.clone(), Arc::clone(&counters));
