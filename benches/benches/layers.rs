@@ -93,6 +93,10 @@ impl Backend for Saying {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 
     fn name(&self) -> &'static str {

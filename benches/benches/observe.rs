@@ -53,6 +53,10 @@ impl Backend for Instant {
         Locality::InProcess
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "instant"
     }

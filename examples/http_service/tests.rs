@@ -345,6 +345,10 @@ impl Backend for Flaky {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "flaky"
     }

@@ -79,6 +79,10 @@ impl Backend for Switched {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        self.store.may_forget()
+    }
+
     fn report(&self, tell: &mut dyn FnMut(Figure)) {
         self.store.report(tell);
     }

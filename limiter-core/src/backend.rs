@@ -69,6 +69,10 @@ pub trait Backend: Send + Sync + 'static {
     /// How far away the answers are, and so what a limiter puts in front.
     fn locality(&self) -> Locality;
 
+    /// Whether the store may lose live states while it runs, as one that evicts does: denials are then remembered for as
+    /// long as they last.
+    fn may_forget(&self) -> bool;
+
     /// The store's name, for metrics and errors.
     fn name(&self) -> &'static str;
 
@@ -132,6 +136,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn locality(&self) -> Locality {
         (**self).locality()
+    }
+
+    fn may_forget(&self) -> bool {
+        (**self).may_forget()
     }
 
     fn name(&self) -> &'static str {

@@ -348,6 +348,10 @@ impl Backend for Memory {
         Locality::InProcess
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         NAME
     }

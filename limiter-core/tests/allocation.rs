@@ -53,6 +53,10 @@ impl Backend for Away {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "away"
     }

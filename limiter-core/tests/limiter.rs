@@ -121,6 +121,10 @@ impl Backend for Scripted {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "scripted"
     }

@@ -130,6 +130,11 @@ impl Backend for Memcached {
         self.inner.locality()
     }
 
+    /// It evicts when its memory is full.
+    fn may_forget(&self) -> bool {
+        true
+    }
+
     fn report(&self, tell: &mut dyn FnMut(Figure)) {
         self.inner.report(tell);
         let skews = self.inner.store().all().iter().filter_map(|server| server.skew());

@@ -246,6 +246,10 @@ impl Backend for Postgres {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         NAME
     }

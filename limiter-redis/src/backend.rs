@@ -359,6 +359,10 @@ impl Backend for Redis {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        self.inner.allow_eviction
+    }
+
     fn name(&self) -> &'static str {
         NAME
     }

@@ -85,6 +85,10 @@ impl Backend for Buggy {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "buggy"
     }

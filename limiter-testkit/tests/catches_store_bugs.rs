@@ -185,6 +185,10 @@ impl Backend for Vault {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "vault"
     }

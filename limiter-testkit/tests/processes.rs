@@ -78,6 +78,10 @@ impl Backend for Counter {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "counter"
     }

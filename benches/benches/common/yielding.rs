@@ -56,6 +56,10 @@ impl Backend for Yielding {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
 
     fn name(&self) -> &'static str {

@@ -357,6 +357,10 @@ impl<S: CasStore> Backend for CasBackend<S> {
         Locality::Combining
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn report(&self, tell: &mut dyn FnMut(Figure)) {
         let CasUsage { swaps, conflicts, corrupt_states, .. } = self.usage();
         tell(Figure::new(&metric::CAS_TRIES, self.inner.name, swaps + conflicts));

@@ -369,6 +369,10 @@ impl<B: Backend> Backend for Breaker<B> {
         self.shared.inner.locality()
     }
 
+    fn may_forget(&self) -> bool {
+        self.shared.inner.may_forget()
+    }
+
     fn name(&self) -> &'static str {
         self.shared.inner.name()
     }

@@ -304,6 +304,10 @@ impl<B: Backend> Backend for Coalesce<B> {
         }
     }
 
+    fn may_forget(&self) -> bool {
+        self.inner.may_forget()
+    }
+
     fn name(&self) -> &'static str {
         self.inner.name()
     }

@@ -288,6 +288,10 @@ impl<B: Backend> Backend for Degrade<B> {
         self.inner.locality()
     }
 
+    fn may_forget(&self) -> bool {
+        self.inner.may_forget()
+    }
+
     fn name(&self) -> &'static str {
         self.inner.name()
     }

@@ -43,8 +43,9 @@ use std::time::Duration;
 /// is one of the degraded mode.
 ///
 /// # Elsewhere
-/// A reset, or a quota raised under the same numbers, by another instance is seen within `hold`. Where a store evicts
-/// what it holds, [`DenyCacheConfig::until_reset`] keeps its denials for as long as they last.
+/// A reset, or a quota raised under the same numbers, by another instance is seen within `hold`. Where a store may
+/// forget what it holds ([`Backend::may_forget`]), or by [`DenyCacheConfig::until_reset`], denials are kept for as long as
+/// they last.
 ///
 /// # Memory
 /// At most [`DenyCacheConfig::capacity`] requests, at about 500 bytes each. Which are kept where there are more is for
@@ -82,7 +83,15 @@ pub struct DenyCache<B> {
 #[must_use]
 pub struct DenyCacheConfig {
     capacity: u64,
-    hold: Option<Duration>,
+    hold: Hold,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// A second, or until the reset where the store may forget.
+    AsTheStoreIs,
+    AtMost(Duration),
+    UntilReset,
 }
 
 /// What a [`DenyCache`] holds now, and what it has done.
@@ -122,9 +131,10 @@ struct Asked {
 }
 
 impl DenyCacheConfig {
-    /// 100,000 requests, each for a second.
+    /// 100,000 requests, each for a second; for as long as it lasts around a store that may forget
+    /// ([`Backend::may_forget`]).
     pub const fn new() -> Self {
-        Self { capacity: 100_000, hold: Some(Duration::from_secs(1)) }
+        Self { capacity: 100_000, hold: Hold::AsTheStoreIs }
     }
 
     /// The most requests whose denials are remembered; 0: none.
@@ -135,13 +145,13 @@ impl DenyCacheConfig {
 
     /// For how long a denial is remembered at the most.
     pub const fn hold(mut self, hold: Duration) -> Self {
-        self.hold = Some(hold);
+        self.hold = Hold::AtMost(hold);
         self
     }
 
     /// Remembers a denial for as long as it lasts: for a store that evicts live states.
     pub const fn until_reset(mut self) -> Self {
-        self.hold = None;
+        self.hold = Hold::UntilReset;
         self
     }
 }
@@ -157,6 +167,12 @@ impl<B: Backend> DenyCache<B> {
     #[must_use]
     pub fn new(inner: B, config: DenyCacheConfig) -> Self {
         let DenyCacheConfig { capacity, hold } = config;
+        let hold = match hold {
+            Hold::AsTheStoreIs if inner.may_forget() => None,
+            Hold::AsTheStoreIs => Some(Duration::from_secs(1)),
+            Hold::AtMost(hold) => Some(hold),
+            Hold::UntilReset => None,
+        };
         let denials = Cache::builder().max_capacity(capacity).build_with_hasher(ahash::RandomState::new());
         Self {
             inner,
@@ -382,6 +398,10 @@ impl<B: Backend> Backend for DenyCache<B> {
 
     fn locality(&self) -> Locality {
         self.inner.locality()
+    }
+
+    fn may_forget(&self) -> bool {
+        self.inner.may_forget()
     }
 
     fn name(&self) -> &'static str {

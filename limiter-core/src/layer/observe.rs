@@ -60,7 +60,7 @@ use tokio::time::Instant;
 /// use metrics_util::debugging::DebuggingRecorder;
 /// ///
 /// let recorder = DebuggingRecorder::new();
-/// let limiter = RateLimiter::new(1, Duration::from_secs(60), Observe::new(Memory::new()))?;
+/// let limiter = RateLimiter::new(1, Duration::from_secs(60), Memory::new())?;
 /// metrics::with_local_recorder(&recorder, || [(); 2].map(|()| limiter.check_now("user:42")));
 /// let metrics = recorder.snapshotter().snapshot().into_vec();
 /// assert!(metrics.iter().any(|(key, ..)| key.key().name() == "limiter_decisions_total"));
@@ -162,6 +162,10 @@ impl<B: Backend> Backend for Observe<B> {
 
     fn locality(&self) -> Locality {
         self.inner.locality()
+    }
+
+    fn may_forget(&self) -> bool {
+        self.inner.may_forget()
     }
 
     fn name(&self) -> &'static str {

@@ -139,6 +139,10 @@ impl Backend for FakeStore {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "fake"
     }

@@ -43,6 +43,10 @@ impl Backend for Distant {
         Locality::Remote
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "distant"
     }

@@ -25,6 +25,7 @@ struct Inner {
     /// How each part is, by number; up unless it is said.
     modes: Mutex<HashMap<u32, Mode>>,
     calls: Mutex<Vec<Call>>,
+    may_forget: AtomicBool,
 }
 
 /// A call of `decide`, when it came.
@@ -94,6 +95,13 @@ impl Remote {
     pub(crate) fn that_is(mode: Mode) -> Self {
         let remote = Self::new();
         remote.becomes(mode);
+        remote
+    }
+
+    /// One that may lose live states.
+    pub(crate) fn that_forgets() -> Self {
+        let remote = Self::new();
+        remote.0.may_forget.store(true, Ordering::Relaxed);
         remote
     }
 
@@ -231,6 +239,10 @@ impl Backend for Remote {
 
     fn locality(&self) -> Locality {
         Locality::Remote
+    }
+
+    fn may_forget(&self) -> bool {
+        self.0.may_forget.load(Ordering::Relaxed)
     }
 
     fn name(&self) -> &'static str {

@@ -128,11 +128,13 @@ async fn a_log_answers_for_the_cost_that_was_one_too_many() {
 
 #[tokio::test]
 async fn it_is_held_for_no_longer_than_it_may_be() {
-    let remote = Remote::new();
-    for (config, held, over) in [
-        (DenyCacheConfig::new(), 999, 1_000),
-        (DenyCacheConfig::new().hold(ms(20)), 19, 20),
-        (DenyCacheConfig::new().until_reset(), 59_999, 60_000),
+    let (usual, forgetful) = (Remote::new(), Remote::that_forgets());
+    for (remote, config, held, over) in [
+        (&usual, DenyCacheConfig::new(), 999, 1_000),
+        (&usual, DenyCacheConfig::new().hold(ms(20)), 19, 20),
+        (&usual, DenyCacheConfig::new().until_reset(), 59_999, 60_000),
+        (&forgetful, DenyCacheConfig::new(), 59_999, 60_000),
+        (&forgetful, DenyCacheConfig::new().hold(ms(20)), 19, 20),
     ] {
         remote.loses_all();
         let layer = DenyCache::new(remote.clone(), config);

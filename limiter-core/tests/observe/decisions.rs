@@ -110,7 +110,7 @@ fn all_series_of_a_rule_are_there_before_they_are_needed() {
 #[test]
 fn a_million_keys_make_no_series() {
     let recorder = Recorder::new();
-    let builder = RateLimiter::builder(Observe::new(Memory::new())).namespace("flood");
+    let builder = RateLimiter::builder(Memory::new()).namespace("flood");
     let limiter = builder.rule(Rule::new("user", "1/minute")).build().unwrap();
     assert!(limiter.check_now("first").is_some());
     let before: Vec<String> = recorder.take().into_keys().collect();

@@ -104,6 +104,10 @@ impl Backend for Fake {
         Locality::Combining
     }
 
+    fn may_forget(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "fake"
     }

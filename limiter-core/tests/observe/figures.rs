@@ -130,7 +130,7 @@ fn times_are_microseconds_and_exported_as_seconds() {
 fn memory_reports_what_it_holds_and_what_found_no_room() {
     let recorder = Recorder::new();
     let memory = Memory::builder().max_keys(NonZeroUsize::new(10).unwrap()).build();
-    let limiter = RateLimiter::new(1, Duration::from_secs(3_600), Observe::new(memory)).unwrap();
+    let limiter = RateLimiter::new(1, Duration::from_secs(3_600), memory).unwrap();
     for key in 0..12_u32 {
         assert!(limiter.check_now(&key.to_le_bytes()).is_some());
     }

@@ -219,6 +219,10 @@ impl<B: Backend> Backend for ObserveTrips<B> {
         self.inner.locality()
     }
 
+    fn may_forget(&self) -> bool {
+        self.inner.may_forget()
+    }
+
     fn name(&self) -> &'static str {
         self.inner.name()
     }
