@@ -43,6 +43,8 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Peers {
+    /// The crates that were compared with, and their versions.
+    pub versions: Vec<String>,
     /// Decisions in this process, by what was asked.
     pub in_process: Vec<InProcess>,
     /// Bytes per key in this process.
@@ -54,6 +56,8 @@ pub struct Peers {
 impl Peers {
     /// Adds what another program found.
     pub fn extend(&mut self, other: Self) {
+        let new = other.versions.into_iter().filter(|version| !self.versions.contains(version));
+        self.versions.extend(new.collect::<Vec<_>>());
         self.in_process.extend(other.in_process);
         self.weights.extend(other.weights);
         self.loads.extend(other.loads);

@@ -7,6 +7,7 @@
 mod bytes;
 mod contestant;
 
+use benches::report::setting::versions;
 use benches::report::{InProcess, InProcessRow, Peers};
 use benches::{KEYS, keys, order, scarce, scarce_with_remainder};
 use contestant::{Contestant, contestants};
@@ -79,7 +80,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Quota::new(7, Duration::from_millis(7_001)).burst(8_000_000).build()?,
     ];
     let scarce = [scarce(Algorithm::TokenBucket).build()?, scarce_with_remainder().build()?];
-    let (mut passed, mut found) = (true, Peers::default());
+    let versions = versions(include_str!("../Cargo.lock"), &["governor", "throttlecrab"]);
+    let (mut passed, mut found) = (true, Peers { versions, ..Peers::default() });
     for (name, keys, [quota, fractional], allowed) in [
         ("hot key, allowed", 1, plenty, true),
         ("100,000 keys, allowed", KEYS, plenty, true),

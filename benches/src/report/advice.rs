@@ -51,9 +51,13 @@ pub(super) fn table(report: &Report) -> Table {
             format!("unevenness {:.2} on bursts, where the token bucket has {token:.2}", score.unevenness)
         }),
     );
-    row("a quota per calendar unit, such as a day's", "fixed-window", worst(report, "fixed-window").map(|worst| {
-        format!("exact per aligned window, and the cheapest; worst window {worst:.2} limits, across a boundary")
-    }));
+    row(
+        "a quota per calendar unit, such as a day's",
+        "fixed-window",
+        worst(report, "fixed-window").map(|worst| {
+            format!("exact per aligned window; worst window {worst:.2} limits, across a boundary")
+        }),
+    );
     row(
         "a sliding window over many keys",
         "sliding-counter",

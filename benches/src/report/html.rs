@@ -26,7 +26,10 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
         let intro = format!(
             "The same traffic through every algorithm, {} each, in virtual time and one request at a time: the same \
              figures on every machine, and in every store. A request of the leaky bucket starts at the turn it is given, \
-             all others when they are admitted. The line is the limit.",
+             all others when they are admitted. The worst window is the most that started in any interval of a window's \
+             length, wherever it begins; the line is the limit. Fairness in time is Jain's index of the share that was \
+             admitted, over the tenths of a window in which something was offered. Unevenness is the coefficient of \
+             variation of what started in each tenth of a window.",
             report.quota
         );
         section("How exact they are", intro, charts::worst_windows(report), tables::accuracy(report), false);

@@ -39,7 +39,7 @@ impl Setting {
         let commit = output("git", &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(unknown);
         let changed = if dirty.is_some_and(|files| !files.is_empty()) { ", with changes" } else { "" };
         let lock = include_str!("../../../Cargo.lock");
-        let crates = CRATES.iter().filter_map(|name| Some(format!("{name} {}", version(lock, name)?)));
+        let crates = versions(lock, &CRATES);
         Self {
             command,
             date: now.format(&Rfc3339).unwrap_or_default(),
@@ -86,6 +86,12 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(program).args(args).current_dir(here).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Names and versions of those of these packages that are in a `Cargo.lock`.
+#[must_use]
+pub fn versions(lock: &str, names: &[&str]) -> Vec<String> {
+    names.iter().filter_map(|name| Some(format!("{name} {}", version(lock, name)?))).collect()
 }
 
 /// The version of a package in a `Cargo.lock`.

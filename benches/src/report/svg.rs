@@ -23,7 +23,8 @@ pub(super) struct Line {
 /// The number of different colours.
 pub(super) const COLOURS: usize = 7;
 
-const CHAR: f64 = 6.6;
+/// Above the mean width of a character at this size, capitals included.
+const CHAR: f64 = 7.6;
 const ROW: f64 = 22.0;
 
 /// Horizontal bars from zero, with an axis below, and a line across at a value that matters.

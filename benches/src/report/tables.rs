@@ -96,12 +96,14 @@ pub(super) fn in_process(caption: &str, patterns: &[InProcess]) -> Table {
     let columns = patterns.iter().map(|pattern| pattern.keys.as_str());
     let head: Vec<&str> = std::iter::once("ns per decision (ratio)").chain(columns).collect();
     let names = patterns.first().map_or(&[][..], |pattern| &pattern.rows);
-    let row = |place: usize| {
-        let rows = patterns.iter().filter_map(|pattern| pattern.rows.get(place));
-        let figures = rows.map(|row| format!("{:.0} ({:.2})", row.nanos, row.ratio));
-        std::iter::once(names[place].name.clone()).chain(figures).collect()
+    let row = |name: &String| {
+        let figure = |pattern: &InProcess| {
+            let row = pattern.rows.iter().find(|row| row.name == *name);
+            row.map_or_else(|| "-".to_owned(), |row| format!("{:.0} ({:.2})", row.nanos, row.ratio))
+        };
+        std::iter::once(name.clone()).chain(patterns.iter().map(figure)).collect()
     };
-    Table::new(caption, &head, (0..names.len()).map(row).collect())
+    Table::new(caption, &head, names.iter().map(|row| &row.name).map(row).collect())
 }
 
 /// Bytes per key of those who are in a file of peers.
@@ -152,8 +154,10 @@ pub(super) fn setting(report: &Report) -> Table {
         ("system", setting.system.clone()),
         ("load average at the start", setting.busy.clone()),
         ("versions", setting.versions.join(", ")),
+        ("other crates", report.peers.versions.join(", ")),
     ];
-    Table::new("", &["", ""], rows.map(|(name, value)| vec![name.to_owned(), value]).into())
+    let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+    Table::new("", &["", ""], rows.map(|(name, value)| vec![name.to_owned(), value]).collect())
 }
 
 /// A latency: a digit after the point where it says something.

@@ -40,7 +40,12 @@ fn small() -> Report {
             scenario: "due".to_owned(),
             steps: vec![step(10.0), step(20.0)],
         }],
-        peers: Peers { in_process: in_process.clone(), weights: weights.clone(), loads: vec![load.clone()] },
+        peers: Peers {
+            versions: vec!["governor 0.10.4".to_owned()],
+            in_process: in_process.clone(),
+            weights: weights.clone(),
+            loads: vec![load.clone()],
+        },
         in_process,
         weights,
         loads: vec![load],
@@ -110,6 +115,20 @@ fn markdown_has_every_table_with_cells_for_its_head() {
     ] {
         assert!(page.contains(part), "{part}");
     }
+}
+
+#[test]
+fn a_row_has_the_figures_of_its_name() {
+    let row = |name: &str, nanos| InProcessRow { name: name.to_owned(), nanos, ratio: 1.0 };
+    let pattern = |keys: &str, rows| InProcess { keys: keys.to_owned(), rows };
+    let patterns = [
+        pattern("a", vec![row("one", 1.0), row("two", 2.0), row("three", 3.0)]),
+        pattern("b", vec![row("three", 30.0), row("one", 10.0)]),
+    ];
+    let rows = tables::in_process("", &patterns).rows;
+    let cells =
+        [["one", "1 (1.00)", "10 (1.00)"], ["two", "2 (1.00)", "-"], ["three", "3 (1.00)", "30 (1.00)"]];
+    assert_eq!(rows, cells);
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod weigh;
 
 use benches::accuracy::access_log::{self, Parsed};
 use benches::accuracy::{self, Policy, Trace, cost, judge};
-use benches::report::{Report, Setting, html, markdown};
+use benches::report::{Peers, Report, Setting, html, markdown};
 use benches::stores::{self, Fallible};
 use clap::{Parser, ValueEnum};
 use limiter_core::{Algorithm, Quota};
@@ -49,6 +49,10 @@ struct Args {
     /// What the programs in benches/peers wrote by their --json.
     #[arg(long)]
     peers: Vec<PathBuf>,
+
+    /// Measures nothing, and writes the pages of this report.json again; with --peers, with these in place of its own.
+    #[arg(long)]
+    from: Option<PathBuf>,
 
     /// The folder to write to.
     #[arg(long, default_value = "target/report")]
@@ -93,6 +97,22 @@ impl Pace {
 
 fn main() -> Fallible<()> {
     let args = Args::parse();
+    let mut report = match &args.from {
+        Some(path) => serde_json::from_slice(&read(path)?).map_err(|error| failed(path, &error))?,
+        None => measured(&args)?,
+    };
+    let mut peers = Peers::default();
+    for path in &args.peers {
+        peers.extend(serde_json::from_slice(&read(path)?).map_err(|error| failed(path, &error))?);
+    }
+    if !args.peers.is_empty() {
+        report.peers = peers;
+    }
+    write(&report, &args.output)
+}
+
+/// A run.
+fn measured(args: &Args) -> Fallible<Report> {
     let quota: Quota = args.quota.parse()?;
     let (limit, window) = (quota.limit(), quota.window());
     let policies = accuracy::policies(limit, window)?;
@@ -119,11 +139,8 @@ fn main() -> Fallible<()> {
     for store in stores {
         runtime.block_on(measure(store, &args.algorithms, &policies, pace, &progress, &mut report))?;
     }
-    for path in &args.peers {
-        report.peers.extend(serde_json::from_slice(&read(path)?).map_err(|error| failed(path, &error))?);
-    }
     progress.finish();
-    write(&report, &args.output)
+    Ok(report)
 }
 
 /// Everything about one store, on a server that ends with it.

@@ -12,6 +12,7 @@ mod throttlecrab;
 use benches::floors::{Floor, report};
 use benches::keys::Keys;
 use benches::load::{Arrivals, Contestant, Scenario, compete};
+use benches::report::setting::versions;
 use benches::report::{Load, Peers};
 use benches::stores::Fallible;
 use benches::stores::redis::Target;
@@ -64,8 +65,10 @@ async fn run(url: String) -> Fallible<bool> {
     let scenario = Scenario { arrivals: Arrivals::Closed(CALLERS), keys: Keys::uniform(KEYS), turn: TURN };
     let turns = compete(&contestants, &scenario, REPETITIONS).await;
     let named: Vec<_> = contestants.iter().map(|contestant| contestant.name).zip(turns).collect();
-    let name = format!("{CALLERS} callers, {KEYS} keys");
-    let found = Peers { loads: vec![Load::new("redis", &name, &named)], ..Peers::default() };
+    let name = format!("{CALLERS} callers, 10,000 keys");
+    let mut versions = versions(include_str!("../../../Cargo.lock"), &["limitador"]);
+    versions.push(throttlecrab::Server::version()?);
+    let found = Peers { versions, loads: vec![Load::new("redis", &name, &named)], ..Peers::default() };
     found.write_if_asked()?;
     Ok(report(&name, &named, &FLOORS))
 }

@@ -36,6 +36,12 @@ impl Server {
         Ok(Self { process, port })
     }
 
+    /// Its name and version, as it says them.
+    pub(crate) fn version() -> Fallible<String> {
+        let output = Command::new(PROGRAM).arg("--version").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
     /// One `THROTTLE` per question, for a quota that admits all of them, through one multiplexed connection.
     pub(crate) async fn contestant(&self, names: &Arc<[String]>) -> Fallible<Contestant> {
         let client = Client::open(format!("redis://127.0.0.1:{}", self.port))?;
