@@ -56,6 +56,11 @@ impl Reference {
         checks.iter().zip(decisions).map(spared).collect()
     }
 
+    /// Forgets these keys.
+    pub fn reset(&mut self, keys: &[StorageKey]) {
+        keys.iter().for_each(|key| drop(self.keys.remove(key)));
+    }
+
     fn look(&self, check: &Check, cost: u64, now: Timestamp) -> Decision {
         let mut state = self.keys.get(&check.key).cloned().unwrap_or_default();
         state.step(&check.quota, cost, now)

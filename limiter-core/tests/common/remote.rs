@@ -1,14 +1,14 @@
 //! A store far away, which decides as it is defined and can be slow, wrong or gone.
 
+#[path = "states.rs"]
+mod states;
+
 use async_trait::async_trait;
-use limiter_core::algorithm::{
-    Bucket, Counter, FixedWindow, LeakyBucket, Log, Reading, SlidingCounter, SlidingLog, Step, TokenBucket,
-    Window,
-};
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request,
-    Shard, StorageKey, Timestamp, Verdict,
+    Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
+    StorageKey, Verdict,
 };
+use states::States;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub(crate) struct Remote(Arc<Inner>, Arc<AtomicBool>);
 
 #[derive(Default)]
 struct Inner {
-    states: Mutex<HashMap<StorageKey, State>>,
+    states: Mutex<States>,
     /// How each part is, by number; up unless it is said.
     modes: Mutex<HashMap<u32, Mode>>,
     calls: Mutex<Vec<Call>>,
@@ -48,41 +48,6 @@ pub(crate) enum Mode {
     Failing(ErrorKind),
     /// Peeks are answered, and nothing else.
     ReadOnly,
-}
-
-/// One key; only the state of its algorithm is ever used.
-#[derive(Default)]
-struct State {
-    bucket: Bucket,
-    window: Window,
-    log: Log,
-    counter: Counter,
-}
-
-impl State {
-    fn read(&self, check: &Check, now: Timestamp) -> Reading {
-        let Check { quota, cost, .. } = check;
-        match quota.algorithm() {
-            Algorithm::TokenBucket => Reading::Bucket(TokenBucket::read(&self.bucket, quota, *cost, now)),
-            Algorithm::LeakyBucket => Reading::Bucket(LeakyBucket::read(&self.bucket, quota, *cost, now)),
-            Algorithm::FixedWindow => Reading::Window(FixedWindow::read(&self.window, quota, *cost, now)),
-            Algorithm::SlidingLog => Reading::Log(SlidingLog::read(&self.log, quota, *cost, now)),
-            Algorithm::SlidingCounter => {
-                Reading::Counter(SlidingCounter::read(&self.counter, quota, *cost, now))
-            }
-        }
-    }
-
-    fn take(&mut self, check: &Check, now: Timestamp) {
-        let Check { quota, cost, .. } = check;
-        let _ = match quota.algorithm() {
-            Algorithm::TokenBucket => TokenBucket::step(&mut self.bucket, quota, *cost, now),
-            Algorithm::LeakyBucket => LeakyBucket::step(&mut self.bucket, quota, *cost, now),
-            Algorithm::FixedWindow => FixedWindow::step(&mut self.window, quota, *cost, now),
-            Algorithm::SlidingLog => SlidingLog::step(&mut self.log, quota, *cost, now),
-            Algorithm::SlidingCounter => SlidingCounter::step(&mut self.counter, quota, *cost, now),
-        };
-    }
 }
 
 #[allow(dead_code, reason = "not every test that includes this file needs all")]
@@ -143,17 +108,7 @@ impl Remote {
     }
 
     fn answer(&self, request: &Request) -> Verdict {
-        let (now, checks) = (request.now(), request.checks());
-        let mut states = self.0.states.lock().unwrap();
-        let read = |check: &Check| states.get(&check.key).unwrap_or(&State::default()).read(check, now);
-        let readings: Vec<Reading> = checks.iter().map(read).collect();
-        let verdict = Reading::verdict(checks, &readings, now).unwrap();
-        if verdict.allowed() {
-            for check in checks {
-                states.entry(check.key.clone()).or_default().take(check, now);
-            }
-        }
-        verdict
+        self.0.states.lock().unwrap().decide(request.checks(), request.now())
     }
 
     /// The worst of what the parts are that the batch needs.
@@ -222,8 +177,7 @@ impl Backend for Remote {
             std::future::pending::<()>().await;
         }
         tokio::task::yield_now().await;
-        let mut states = self.0.states.lock().unwrap();
-        keys.iter().for_each(|key| drop(states.remove(key)));
+        self.0.states.lock().unwrap().reset(keys);
         Ok(())
     }
 
