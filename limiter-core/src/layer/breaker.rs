@@ -205,10 +205,14 @@ impl<B: Backend> Breaker<B> {
     /// What it does now, and what it has done.
     #[must_use]
     pub fn usage(&self) -> BreakerUsage {
-        let known = || self.shared.parts.known();
+        let (mut parts, mut opened) = (Vec::new(), 0);
+        for (number, part) in self.shared.parts.known() {
+            parts.push((number, part.state()));
+            opened += part.opened();
+        }
         BreakerUsage {
-            parts: known().map(|(number, part)| (number, part.state())).collect(),
-            opened: known().map(|(_, part)| part.opened()).sum(),
+            parts,
+            opened,
             refused: self.shared.refused.load(Ordering::Relaxed),
             probes: self.shared.probes.load(Ordering::Relaxed),
         }
