@@ -152,12 +152,17 @@ impl Checker<'_> {
         let recalled: HashMap<Id, &Verdict> = recalled.collect();
         // Denials by the store that an instance may remember.
         let mut known: Vec<Vec<Id>> = vec![Vec::new(); self.plan.skews.len()];
+        // Beginnings and ends of resets so far, by instance, and as many as there were when a request was asked.
+        let mut resets = vec![0; self.plan.skews.len()];
+        let mut resets_before = vec![0; record.asked.len()];
         for (_, event) in &record.events {
             match event {
                 Event::ResetAsked { instance } | Event::ResetEnded { instance, .. } => {
-                    known[*instance].clear()
+                    resets[*instance] += 1;
+                    known[*instance].clear();
                 }
                 Event::Asked { id, instance, .. } => {
+                    resets_before[*id] = resets[*instance];
                     let Some(verdict) = recalled.get(id) else { continue };
                     if !known[*instance].iter().rev().any(|denied| self.is_remembered(*denied, *id, verdict))
                     {
@@ -174,7 +179,11 @@ impl Checker<'_> {
                         .retain(|denied| !is_of_same_keys(&record.asked[*denied].checks, &asked.checks));
                 }
                 Event::Answered { id, verdict } if is_all(verdict, Origin::Store) => {
-                    known[record.asked[*id].instance].push(*id);
+                    let instance = record.asked[*id].instance;
+                    // A denial from before a reset is not news.
+                    if resets_before[*id] == resets[instance] {
+                        known[instance].push(*id);
+                    }
                 }
                 _ => {}
             }

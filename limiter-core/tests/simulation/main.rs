@@ -17,6 +17,8 @@ mod store;
 
 use planted::Bug;
 use run::{Built, Run};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -24,6 +26,27 @@ use std::thread;
 const KEPT: &[u64] = &[];
 
 const SEEDS: u64 = 2_000;
+
+/// What so many seeds must have a great deal of, that they show something.
+const HAPPENS: &[&str] = &[
+    "Store allowed",
+    "Store denied",
+    "RememberedDenial denied",
+    "Degraded allowed",
+    "Degraded denied",
+    "Timeout NotApplied",
+    "Timeout Unknown",
+    "Unavailable Unknown",
+    "Config NotApplied",
+    "Overloaded NotApplied",
+    "asked while Open",
+    "asked while Recovering",
+    "probes",
+    "dropped",
+    "resets",
+    "restarts",
+    "clock steps",
+];
 
 fn from_environment(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -67,7 +90,14 @@ fn no_seed_breaks_an_invariant() {
         None => KEPT.get(usize::try_from(number).unwrap()).copied(),
         Some(number) => (number < many).then(|| start + number),
     };
-    let failed = first(seed_of, |seed| !Run::of(seed, Built::ByHand(None)).wrong.is_empty());
+    let tally = Mutex::new(BTreeMap::new());
+    let is_wrong = |seed| {
+        let run = Run::of(seed, Built::ByHand(None));
+        let mut tally = tally.lock().unwrap();
+        run.tally().into_iter().for_each(|(name, count)| *tally.entry(name).or_insert(0) += count);
+        !run.wrong.is_empty()
+    };
+    let failed = first(seed_of, is_wrong);
     if let Some(seed) = failed {
         let run = Run::of(seed, Built::ByHand(None));
         let wrong: Vec<String> = run.wrong.iter().take(5).map(ToString::to_string).collect();
@@ -77,7 +107,15 @@ fn no_seed_breaks_an_invariant() {
             wrong.join("\n")
         );
     }
-    println!("{many} seeds from {start} on, and {kept} that once failed");
+    let tally = tally.into_inner().unwrap();
+    println!("{many} seeds from {start} on, and {kept} that once failed: {tally:#?}");
+    // A run in which nothing goes wrong shows nothing.
+    for name in HAPPENS.iter().filter(|_| many >= SEEDS) {
+        assert!(
+            tally.get(*name).is_some_and(|count| *count >= SEEDS / 10),
+            "{name} hardly ever happens: {tally:#?}"
+        );
+    }
 }
 
 /// I15.

@@ -8,6 +8,7 @@ use crate::stack::Stack;
 use crate::store::{Flaw, Link, Store};
 use fastrand::Rng;
 use limiter_core::{Algorithm, Backend, Check, Keyspace, Origin, Request, StorageKey, Verdict};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,29 @@ impl Run {
             (at, format!("{event:?}")).hash(&mut hasher);
         }
         hasher.finish()
+    }
+
+    /// How often what happened in it.
+    pub(crate) fn tally(&self) -> BTreeMap<String, u64> {
+        let mut tally = BTreeMap::new();
+        for (_, event) in &self.record.events {
+            let name = match event {
+                Event::Answered { verdict, .. } => {
+                    let origin = verdict.decisions()[0].origin;
+                    format!("{origin:?} {}", if verdict.allowed() { "allowed" } else { "denied" })
+                }
+                Event::Failed { kind, effect, .. } => format!("{kind:?} {effect:?}"),
+                Event::Sent { is_probe: true, .. } => "probes".to_owned(),
+                Event::Asked { breaker, .. } => format!("asked while {breaker:?}"),
+                Event::Dropped { .. } => "dropped".to_owned(),
+                Event::ResetDone => "resets".to_owned(),
+                Event::Restarted => "restarts".to_owned(),
+                Event::Stepped(_) => "clock steps".to_owned(),
+                _ => continue,
+            };
+            *tally.entry(name).or_default() += 1;
+        }
+        tally
     }
 
     /// For people to read.
@@ -219,7 +243,11 @@ impl Simulation {
         }
     }
 
+    /// Looked at now and then, as it takes as long as all the rest.
     fn is_bounded(&self, instance: usize) {
+        if !(self.history.now() / 1_000).is_multiple_of(8) {
+            return;
+        }
         let (queued, _) = self.stacks[instance].queued();
         if u64::try_from(queued).unwrap() > self.plan.layers.max_queued {
             self.history.wrong("I12", format!("{queued} requests are queued"));
