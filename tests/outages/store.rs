@@ -1,6 +1,6 @@
 //! The stores: a row each.
 
-use distributed_rate_limiter::{Backend, Postgres, Redis};
+use distributed_rate_limiter::{Backend, Memcached, Postgres, Redis};
 use limiter_testkit::servers::{self, Process};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +24,11 @@ pub(crate) const ALL: &[Store] = &[
             runtime.block_on(setup.migrate()).expect("a schema");
             Box::new(server)
         },
+    },
+    Store {
+        name: "memcached",
+        connections: 8,
+        start: |_| Box::new(servers::Memcached::start().expect("a Memcached")),
     },
 ];
 
@@ -53,5 +58,15 @@ impl Server for servers::Postgres {
     fn backend(&self, addr: SocketAddr) -> Arc<dyn Backend> {
         let url = self.url().replace(&self.addr().to_string(), &addr.to_string());
         Arc::new(Postgres::connect(url).expect("a URL of PostgreSQL"))
+    }
+}
+
+impl Server for servers::Memcached {
+    fn process(&self) -> &Process {
+        self
+    }
+
+    fn backend(&self, addr: SocketAddr) -> Arc<dyn Backend> {
+        Arc::new(Memcached::connect(format!("memcached://{addr}")).expect("a URL of Memcached"))
     }
 }

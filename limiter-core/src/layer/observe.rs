@@ -56,10 +56,12 @@ use tokio::time::Instant;
 ///
 /// # Example
 /// ```
-/// use limiter_core::{Memory, Observe, RateLimiter};
+/// use limiter_core::{Memory, RateLimiter};
 /// use metrics_util::debugging::DebuggingRecorder;
-/// ///
+/// use std::time::Duration;
+///
 /// let recorder = DebuggingRecorder::new();
+/// // A limiter puts it around every store.
 /// let limiter = RateLimiter::new(1, Duration::from_secs(60), Memory::new())?;
 /// metrics::with_local_recorder(&recorder, || [(); 2].map(|()| limiter.check_now("user:42")));
 /// let metrics = recorder.snapshotter().snapshot().into_vec();

@@ -37,11 +37,10 @@ use tracing::{Instrument, Span, debug_span, field};
 ///
 /// # Example
 /// ```
-/// use limiter_core::{Coalesce, CoalesceConfig, Memory, Observe, ObserveTrips, RateLimiter};
-/// use std::time::Duration;
+/// use limiter_core::{Coalesce, CoalesceConfig, Memory, Observe, ObserveTrips, RateLimiter, Rule};
 ///
 /// let store = Coalesce::new(ObserveTrips::new(Memory::new()), CoalesceConfig::new());
-/// let limiter = RateLimiter::new(100, Duration::from_secs(60), Observe::new(store))?;
+/// let limiter = RateLimiter::builder(Observe::new(store)).as_is().rule(Rule::new("user", "100/m")).build()?;
 /// # Ok::<(), limiter_core::Error>(())
 /// ```
 pub struct ObserveTrips<B> {
