@@ -30,7 +30,8 @@ pub trait Store: Send + Sync {
     /// Bare commands of the server, through the driver that the library uses. The first is the one to which ratios are.
     async fn bare(&self) -> Fallible<Vec<Contestant>>;
 
-    /// The library on it, with what `connect` puts in front; if it is for weighing, on an empty place of the store.
+    /// The library on it, with what carries many requests in one trip, and without the layers for stores that fail; if it
+    /// is for weighing, on an empty place of the store.
     async fn backend(&self, weighed: bool) -> Fallible<Arc<dyn Backend>>;
 
     /// Bytes that it needs for each of so many keys, which are all that the last backend for weighing was asked about.

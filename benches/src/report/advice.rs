@@ -48,7 +48,10 @@ pub(super) fn table(report: &Report) -> Table {
         score(report, "bursty", "leaky-bucket").map(|score| {
             let token =
                 self::score(report, "bursty", "token-bucket").map_or(f64::NAN, |score| score.unevenness);
-            format!("unevenness {:.2} on bursts, where the token bucket has {token:.2}", score.unevenness)
+            format!(
+                "unevenness {:.2} on bursts for those who wait for their turns, where the token bucket has {token:.2}",
+                score.unevenness
+            )
         }),
     );
     row(
@@ -63,8 +66,11 @@ pub(super) fn table(report: &Report) -> Table {
         "sliding-counter",
         score(report, "boundary attack", "sliding-counter").map(|score| {
             let worst = worst(report, "sliding-counter").unwrap_or(f64::NAN);
+            let bursty =
+                self::score(report, "bursty", "sliding-counter").map_or(f64::NAN, |score| score.worst_window);
             format!(
-                "worst window {:.2} limits under a boundary attack; {worst:.2} for one who knows it",
+                "worst window {:.2} limits under a boundary attack, {bursty:.2} on bursts; {worst:.2} for one who \
+                 knows it",
                 score.worst_window
             )
         }),
@@ -83,7 +89,10 @@ pub(super) fn table(report: &Report) -> Table {
     for (store, need) in [
         ("redis", "limits that processes share"),
         ("memcached", "limits that processes share, where there is a Memcached and eviction may forget"),
-        ("postgres", "limits that processes share, where there is a PostgreSQL, or that outlive a crash"),
+        (
+            "postgres",
+            "limits that processes share, where there is a PostgreSQL; with `Durability::Full`, which is slower, nothing is lost in a crash",
+        ),
     ] {
         row(need, store, default_load(report, store).map(|(scenario, library)| {
             let [p50, p99, _] = library.micros.map(micros);

@@ -64,7 +64,9 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
                      row is the bare command through the same driver; contestants take turns, and ratios are medians \
                      within a repetition. Open loops: requests come when they are due, whether or not those before are \
                      answered, and latency counts from then; rates are shares of what the slower of the two reached in \
-                     the first closed loop.";
+                     the first closed loop. The library is the store with what carries many requests in one trip, and \
+                     without the layers for stores that fail, whose cost `--bin redis` tells. Redis persists nothing; \
+                     PostgreSQL commits asynchronously, also the bare command's rows.";
         let plots =
             loads.iter().map(|load| charts::load(load)).chain(open.iter().map(|open| charts::open(open)));
         let figures =
@@ -130,10 +132,10 @@ pub fn page(report: &Report) -> String {
         }
         page.push_str("</section>\n");
     }
-    page.push_str("<section>\n<h2>What to choose</h2>\n");
-    write_table(&mut page, &Table { caption: String::new(), ..advice::table(report) });
-    page.push_str("</section>\n<section>\n<h2>Where it ran</h2>\n");
+    page.push_str("<section>\n<h2>Where it ran</h2>\n");
     write_table(&mut page, &tables::setting(report));
+    page.push_str("</section>\n<section>\n<h2>What to choose</h2>\n");
+    write_table(&mut page, &Table { caption: String::new(), ..advice::table(report) });
     page.push_str("</section>\n</main>\n</body>\n</html>\n");
     page
 }

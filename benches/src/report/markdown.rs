@@ -15,11 +15,18 @@ pub fn page(report: &Report) -> String {
             write_table(&mut page, table);
         }
     }
-    let _ = write!(page, "\n## What to choose\n");
-    write_table(&mut page, &Table { caption: String::new(), ..advice::table(report) });
     let _ = write!(page, "\n## Where it ran\n");
     write_table(&mut page, &tables::setting(report));
+    page.push_str(&choices(report));
     page
+}
+
+/// What to choose, with the figures that say why: the end of the page.
+#[must_use]
+pub fn choices(report: &Report) -> String {
+    let mut text = String::from("\n## What to choose\n");
+    write_table(&mut text, &Table { caption: String::new(), ..advice::table(report) });
+    text
 }
 
 fn write_table(page: &mut String, table: &Table) {

@@ -108,7 +108,9 @@ fn main() -> Fallible<()> {
     if !args.peers.is_empty() {
         report.peers = peers;
     }
-    write(&report, &args.output)
+    write(&report, &args.output)?;
+    print!("{}", markdown::choices(&report));
+    Ok(())
 }
 
 /// A run.
