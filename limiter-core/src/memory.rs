@@ -135,7 +135,10 @@ impl Memory {
             let visit = visit(check, quota, now, may_drop);
             let visit = Visit { cost: check.cost.min(quota.capacity()), ..visit };
             let mut shard = inner.shards[inner.index(visit.key)].lock();
-            let _as_far_as_it_is_there = shard.decide(&visit);
+            let decision = shard.decide(&visit);
+            if !decision.allowed {
+                let _what_is_left = shard.decide(&Visit { cost: decision.remaining, ..visit });
+            }
         }
     }
 

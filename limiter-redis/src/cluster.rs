@@ -57,6 +57,9 @@ const TRY_AGAIN_PAUSE: Duration = Duration::from_millis(5);
 /// From so many members on, those that left long ago are forgotten: a cluster has at most 1,000.
 const MOST_MEMBERS: usize = 2_000;
 
+/// The part of keys whose server nobody knows: none that a server has, as what fails for them is no server's fault.
+const NOWHERE: u32 = 1_023;
+
 /// Between two looks at who has which slot.
 const LEARNING_PAUSE: Duration = Duration::from_millis(50);
 
@@ -132,7 +135,7 @@ impl Cluster {
         let map = self.shared.map.borrow();
         // Also on one server, several slots take several trips, which nobody else should wait for.
         match Slot::of_all(request) {
-            Some(slot) => Shard::One(map.place(slot).map_or(0, u32::from)),
+            Some(slot) => Shard::One(map.place(slot).map_or(NOWHERE, u32::from)),
             None => Shard::Many,
         }
     }

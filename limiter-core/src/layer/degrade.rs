@@ -4,7 +4,7 @@ mod episode;
 
 use crate::backend::{Backend, Locality, Shard};
 use crate::decision::{Decision, Origin, Verdict};
-use crate::error::{BackendError, ErrorKind};
+use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
 use crate::layer::Answer;
 use crate::memory::{Memory, MemoryUsage};
@@ -191,7 +191,8 @@ impl<B: Backend> Degrade<B> {
             Policy::Allow => each(request, allowed),
             Policy::Deny => each(request, denied),
             Policy::Local { instances, limits } => {
-                limits.decide_under(request, &shares(request, *instances)).told_by(Origin::Degraded)
+                let verdict = limits.decide_under(request, &shares(request, *instances));
+                until_back(request, verdict.told_by(Origin::Degraded))
             }
         }
     }
@@ -201,6 +202,10 @@ impl<B: Backend> Degrade<B> {
 #[inline]
 fn shares(request: &Request, instances: NonZeroU32) -> SmallVec<[Quota; 1]> {
     request.checks().iter().map(|check| check.quota.share(instances)).collect()
+}
+
+fn missing(backend: &'static str) -> BackendError {
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", "no answer")
 }
 
 fn each(request: &Request, decide: impl Fn(&Check) -> Decision) -> Verdict {
@@ -224,6 +229,20 @@ fn allowed(check: &Check) -> Decision {
     }
 }
 
+/// A cost above the share alone is not one that can never be had: it can once the store is back.
+fn until_back(request: &Request, verdict: Verdict) -> Verdict {
+    let mend = |(check, decision): (&Check, &Decision)| {
+        let is_above_the_share_alone =
+            decision.retry_after.is_none() && !decision.allowed && check.cost <= check.quota.capacity();
+        let retry_after = if is_above_the_share_alone { Some(UNTIL_BACK) } else { decision.retry_after };
+        Decision { retry_after, ..*decision }
+    };
+    match (request.checks(), verdict.decisions()) {
+        ([check], [decision]) => Verdict::one(mend((check, decision))),
+        (checks, decisions) => checks.iter().zip(decisions).map(mend).collect(),
+    }
+}
+
 /// A peek is allowed by definition, and sees that there is nothing to be had.
 fn denied(check: &Check) -> Decision {
     let retry_after = match check.cost {
@@ -244,8 +263,8 @@ fn denied(check: &Check) -> Decision {
 impl<B: Backend> Backend for Degrade<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
         let mut answers = self.inner.decide(batch).await;
-        // A reply that is too long is cut: each answer has its place.
-        answers.truncate(batch.len());
+        // Each answer has its place: a reply that is too long is cut, and what is missing is no answer.
+        answers.resize_with(batch.len(), || Err(missing(self.inner.name())));
         for (request, answer) in batch.iter().zip(&mut answers) {
             match answer {
                 Ok(verdict) => self.heard(request, verdict),

@@ -104,6 +104,12 @@ pub struct DenyCacheUsage {
     pub hits: u64,
 }
 
+/// Whether the store's states are another than before: a peek takes nothing, and neither does what is decided without it.
+fn is_taken_from_the_store(request: &Request, verdict: &Verdict) -> bool {
+    let mut both = request.checks().iter().zip(verdict.decisions());
+    both.any(|(check, decision)| check.cost > 0 && decision.origin == Origin::Store)
+}
+
 /// What a store read when it denied, and what is needed to tell what of it still holds.
 struct Denial {
     /// By the store's clock.
@@ -228,7 +234,8 @@ impl<B: Backend> DenyCache<B> {
         match answer {
             Ok(verdict) if verdict.allowed() => {
                 // Virtual time may have stepped back before what is remembered.
-                if self.filter.may_hold(hash, asked.at) || request.instant().is_some() {
+                let may_be_known = self.filter.may_hold(hash, asked.at) || request.instant().is_some();
+                if may_be_known && is_taken_from_the_store(request, verdict) {
                     self.forget(request, hash);
                 }
             }

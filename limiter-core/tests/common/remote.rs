@@ -26,6 +26,8 @@ struct Inner {
     modes: Mutex<HashMap<u32, Mode>>,
     calls: Mutex<Vec<Call>>,
     may_forget: AtomicBool,
+    /// Nobody knows which key is in which part: all are thought to be in the first.
+    is_uncharted: AtomicBool,
 }
 
 /// A call of `decide`, when it came.
@@ -68,6 +70,11 @@ impl Remote {
         let remote = Self::new();
         remote.0.may_forget.store(true, Ordering::Relaxed);
         remote
+    }
+
+    /// Whether it is known which key is in which part.
+    pub(crate) fn is_charted(&self, is_charted: bool) {
+        self.0.is_uncharted.store(!is_charted, Ordering::Relaxed);
     }
 
     /// Changes how the first part is.
@@ -163,6 +170,9 @@ impl Backend for Remote {
     }
 
     fn shard(&self, request: &Request) -> Shard {
+        if self.0.is_uncharted.load(Ordering::Relaxed) {
+            return Shard::One(0);
+        }
         let mut parts = request.checks().iter().map(part);
         let first = parts.next().unwrap_or(0);
         if parts.all(|part| part == first) { Shard::One(first) } else { Shard::Many }

@@ -321,6 +321,26 @@ async fn a_dead_part_costs_only_what_needs_it() {
     assert_eq!(refused, [None, OPEN, OPEN, None]);
 }
 
+/// What a part was probed with may turn out to be in another, which is still dead.
+#[tokio::test(start_paused = true)]
+async fn a_part_is_not_probed_with_a_key_that_is_elsewhere() {
+    let remote = Remote::new();
+    remote.is_charted(false);
+    remote.part_becomes(1, Mode::Failing(ErrorKind::Unavailable));
+    let layer = layer(&remote, 1);
+    for _ in 0..10 {
+        assert!(decide(&*layer, &ask("1")).await.is_err());
+    }
+    assert!(layer.decide_now(&ask("0")).is_some(), "thought to be one with it");
+    remote.is_charted(true);
+    let end = Instant::now() + ms(4_000);
+    while Instant::now() < end {
+        let _refused_at_first = decide(&*layer, &ask("0")).await;
+        sleep(ms(1)).await;
+    }
+    assert!(decide(&*layer, &ask("0")).await.is_ok());
+}
+
 /// Blamed by what it is needed together with, it is found well.
 #[tokio::test(start_paused = true)]
 async fn a_part_that_was_blamed_for_another_s_failure_is_back_within_seconds() {

@@ -144,6 +144,30 @@ async fn a_cost_above_the_share_uses_it_up() {
     assert_eq!(admitted(&layer, "100/m", 10, 0).await, 0);
 }
 
+/// Also where the share has less left than the cost.
+#[tokio::test]
+async fn a_cost_above_what_is_left_uses_it_up() {
+    for text in
+        ["100/m", "100/m leaky-bucket", "100/m fixed-window", "100/m sliding-log", "100/m sliding-counter"]
+    {
+        let remote = Remote::new();
+        let layer = layer(&remote, local(4));
+        for cost in [1, 60] {
+            assert!(only(decide(&layer, &one("a", text, cost, 0)).await).allowed, "{text}");
+        }
+        remote.becomes(AWAY);
+        assert_eq!(admitted(&layer, text, 30, 0).await, 0, "{text}");
+    }
+}
+
+/// It can be had once the store is back.
+#[tokio::test]
+async fn a_cost_above_the_share_alone_is_not_denied_for_ever() {
+    let layer = layer(&Remote::that_is(AWAY), local(8));
+    assert!(only(decide(&layer, &one("a", "10/s", 5, 0)).await).retry_after.is_some());
+    assert!(only(decide(&layer, &one("a", "10/s", 11, 0)).await).retry_after.is_none());
+}
+
 #[tokio::test]
 async fn each_instance_admits_its_share() {
     for (text, instances, expected) in [

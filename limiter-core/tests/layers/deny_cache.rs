@@ -113,6 +113,15 @@ async fn a_denied_three_denies_a_later_four_and_no_one() {
     assert_eq!(remembered(&layer, &one(text, 3, now + wait)), None, "as promised");
 }
 
+/// A look at where a key stands changes nothing, wherever it is answered.
+#[tokio::test]
+async fn a_peek_forgets_no_denial() {
+    let layer = layer(&Remote::new());
+    let _denial = denied(&layer, "1/m", 1, at(0)).await;
+    assert!(only(decide(&layer, &one("1/m", 0, at(1))).await).allowed);
+    assert!(remembered(&layer, &one("1/m", 1, at(2))).is_some());
+}
+
 /// Which entries have left since is known only where the oldest is the one to wait for.
 #[tokio::test]
 async fn a_log_answers_for_the_cost_that_was_one_too_many() {

@@ -172,11 +172,13 @@ impl Checker<'_> {
                         );
                     }
                 }
-                // A grant of the degraded mode takes nothing from what the store holds.
+                // A grant of the degraded mode takes nothing from what the store holds, and neither does a peek.
                 Event::Answered { id, verdict } if verdict.allowed() && is_all(verdict, Origin::Store) => {
                     let asked = &record.asked[*id];
-                    known[asked.instance]
-                        .retain(|denied| !is_of_same_keys(&record.asked[*denied].checks, &asked.checks));
+                    if asked.checks.iter().any(|check| check.cost > 0) {
+                        known[asked.instance]
+                            .retain(|denied| !is_of_same_keys(&record.asked[*denied].checks, &asked.checks));
+                    }
                 }
                 Event::Answered { id, verdict } if is_all(verdict, Origin::Store) => {
                     let instance = record.asked[*id].instance;
@@ -232,7 +234,14 @@ impl Checker<'_> {
                         OnOutage::Local { instances } => {
                             let checks: Vec<Check> =
                                 asked.checks.iter().map(|check| shared(check, instances)).collect();
-                            let expected = local[asked.instance].decide(&checks, asked.at);
+                            let mut expected = local[asked.instance].decide(&checks, asked.at);
+                            for (decision, check) in expected.iter_mut().zip(&asked.checks) {
+                                // Above the share alone: it can be had once the store is back.
+                                let is_never = !decision.allowed && decision.retry_after.is_none();
+                                if is_never && check.cost <= check.quota.capacity() {
+                                    decision.retry_after = Some(Duration::from_secs(1));
+                                }
+                            }
                             same_but_origin(verdict, &expected)
                         }
                     };
@@ -246,8 +255,14 @@ impl Checker<'_> {
                     for check in &asked.checks {
                         let check = shared(check, instances);
                         let cost = check.cost.min(check.quota.capacity());
-                        let _as_far_as_it_is_there =
-                            local[asked.instance].decide(&[Check { cost, ..check }], asked.at);
+                        let mut take = |cost| {
+                            let check = Check { cost, ..check.clone() };
+                            local[asked.instance].decide(&[check], asked.at)[0]
+                        };
+                        let taken = take(cost);
+                        if !taken.allowed {
+                            let _what_is_left = take(taken.remaining);
+                        }
                     }
                 }
                 _ => {}

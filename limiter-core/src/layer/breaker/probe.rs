@@ -46,6 +46,10 @@ async fn probe<B: Backend>(shared: Weak<Shared<B>>, probing: Probing, peek: Requ
     while let Some(due) = part.next_probe() {
         sleep_until(due).await;
         let Some(shared) = shared.upgrade() else { return };
+        // Where keys are may change. The next caller who is refused starts another, with a key that is here.
+        if !shared.needed(&peek).iter().any(|(number, _)| Arc::ptr_eq(shared.part(*number), part)) {
+            return;
+        }
         if part.probe() {
             shared.probes.fetch_add(1, Ordering::Relaxed);
             let answer = shared.ask(&peek).await;

@@ -1,5 +1,6 @@
 //! What the layers below report, handed to the recorder as differences, so that several limiters add up.
 
+use super::handles::quietly;
 use super::notice::Every;
 use crate::metric::{Figure, Kind, METADATA, Metric};
 use crate::time::Timestamp;
@@ -113,7 +114,7 @@ impl Series {
 impl Drop for Series {
     fn drop(&mut self) {
         if let Handle::Now(gauge) = &self.handle {
-            gauge.decrement(exported(self.known));
+            quietly(|| gauge.decrement(exported(self.known)));
         }
     }
 }
