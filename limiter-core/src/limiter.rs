@@ -28,7 +28,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Decides who may go ahead. When the store gives no answer, limits **in this process** decide by default, as if there
-/// were no other instance; [`RateLimiterBuilder::on_outage`] says otherwise. [`Decision::origin`] says who decided.
+/// were no other instance, so that N instances which are cut off together admit up to N times the limit;
+/// [`RateLimiterBuilder::on_outage`] says otherwise. [`Decision::origin`] says who decided.
 ///
 /// Around a store that is not in this process it puts layers ([`standard`](crate::standard)): no call outlives its
 /// deadline, a store that fails is left alone until it is back, denials are remembered, and many callers' requests travel

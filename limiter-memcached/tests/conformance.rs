@@ -4,12 +4,13 @@
 mod inside;
 
 use inside::Server;
-use limiter_core::{CasConfig, Coalesce, CoalesceConfig};
+use limiter_core::{CasConfig, Coalesce, CoalesceConfig, DeadlineConfig, StandardConfig, standard};
 use limiter_memcached::Memcached;
 use limiter_testkit::Harness;
 use limiter_testkit::servers;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A busy machine may take long; what a reply that does not come means is tested elsewhere.
@@ -44,6 +45,11 @@ fn main() -> ExitCode {
             .inside(async || kept_for(Duration::from_secs(3_600)))
             .expiring(async || kept_for(Duration::from_millis(100))),
         Harness::new("three", async || connect(&three(), CasConfig::new())).across_processes(),
+        Harness::new("standard", async || {
+            let deadline = DeadlineConfig::new().decision(PATIENCE).upkeep(PATIENCE);
+            let memcached = connect(&shared(), CasConfig::new());
+            standard(Arc::new(memcached), StandardConfig::new().deadline(deadline))
+        }),
         Harness::new("forgetful", async || connect(&shared(), CasConfig::new().remember(0, Duration::ZERO))),
         // It needs none; one above it does no harm.
         Harness::new("coalesced", async || {
