@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{DefaultGuard, set_default, set_global_default};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::{Registry, registry};
@@ -14,6 +15,14 @@ use tracing_subscriber::{Registry, registry};
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
+    /// Makes this thread's log this one, until the guard is dropped.
+    pub(crate) fn listen(&self) -> DefaultGuard {
+        // A place in the code that a thread without a listener comes by first is else taken to interest nobody, for good.
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE.call_once(|| drop(set_global_default(Self::default().subscriber())));
+        set_default(self.subscriber())
+    }
+
     /// A subscriber that writes it.
     pub(crate) fn subscriber(&self) -> impl Subscriber + Send + Sync + 'static {
         registry().with(self.clone())

@@ -167,10 +167,11 @@ async fn time_counts_from_when_it_was_asked() {
     loop {
         let since_sent = sent.elapsed();
         if remembered(&layer, &request).is_none() {
-            assert!(before.elapsed() >= ms(80));
+            // Two clocks, of which one may be faster by millionths.
+            assert!(before.elapsed() >= ms(79));
             return;
         }
-        assert!(since_sent < ms(80), "{since_sent:?}");
+        assert!(since_sent < ms(81), "{since_sent:?}");
     }
 }
 

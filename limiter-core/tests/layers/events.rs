@@ -1,10 +1,10 @@
 //! What is told to `tracing`.
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::subscriber::{DefaultGuard, set_default, set_global_default};
 use tracing::{Event, Metadata, Subscriber};
 
 /// The events of this thread, each as its level and fields, while it lives.
@@ -15,6 +15,9 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn listen() -> Self {
+        // A place in the code that a thread without a listener comes by first is else taken to interest nobody, for good.
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE.call_once(|| drop(set_global_default(Listener(Arc::default()))));
         let told = Arc::<Mutex<Vec<String>>>::default();
         let guard = set_default(Listener(Arc::clone(&told)));
         Self { told, _guard: guard }

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[tokio::test(start_paused = true)]
 async fn a_trip_is_a_span_of_a_client() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.subscriber());
+    let _guard = log.listen();
     let layer = ObserveTrips::new(Fake::admitting(Takes::So(Duration::from_millis(1))));
     assert_eq!(layer.decide(&[ask("a"), ask("b")]).await.len(), 2);
     let span = r#"DEBUG span limiter_trip otel.kind="client" db.system.name="fake" db.operation.name="decide" db.operation.batch.size=2"#;
@@ -18,7 +18,7 @@ async fn a_trip_is_a_span_of_a_client() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_trip_marks_its_span_and_warns_once() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.subscriber());
+    let _guard = log.listen();
     let layer = ObserveTrips::new(Fake::failing(Takes::So(Duration::ZERO), ErrorKind::Timeout));
     let batch = [ask("a"), ask("b")];
     assert_eq!(layer.decide(&batch).await.len(), 2);
@@ -35,7 +35,7 @@ async fn a_failed_trip_marks_its_span_and_warns_once() {
 #[test]
 fn each_kind_of_error_has_a_line_of_its_own() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.subscriber());
+    let _guard = log.listen();
     let layer = Observe::new(Fake::new(Takes::Nothing, |request| {
         let kinds = [ErrorKind::Config, ErrorKind::Unavailable, ErrorKind::Timeout];
         let rule: usize = request.checks()[0].key.keyspace().rule().parse().unwrap();
@@ -55,7 +55,7 @@ fn each_kind_of_error_has_a_line_of_its_own() {
 #[test]
 fn deciding_without_the_store_is_said() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.subscriber());
+    let _guard = log.listen();
     let answer = |request: &_| Ok(decided(request, |_| true, Origin::Degraded));
     let layer = Observe::new(Fake::new(Takes::Nothing, answer));
     (0..3).for_each(|_| assert!(layer.decide_now(&ask("a")).is_some()));
