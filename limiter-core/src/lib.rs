@@ -16,6 +16,7 @@ mod limiter;
 mod memory;
 pub mod metric;
 mod one_or_many;
+mod parts;
 mod quota;
 mod request;
 mod rule;

@@ -17,7 +17,7 @@ const SLACK: Duration = Duration::from_millis(250);
 const PAYING: usize = 20;
 /// By when every instance hears the store again.
 const BACK: Duration = Duration::from_secs(2);
-/// How long a denial is remembered, by default.
+/// How long a denial is remembered, by default, of a store that forgets nothing before its time.
 const HOLD: Duration = Duration::from_secs(1);
 /// From probe to probe, by default.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) fault: Fault,
     /// The most connections that one instance has.
     pub(crate) connections: usize,
+    /// Whether the store can lose live states.
+    pub(crate) may_forget: bool,
     pub(crate) times: Times,
     pub(crate) calls: Vec<Call>,
     /// Of each instance, what it asked the store.
@@ -100,6 +102,14 @@ pub(crate) fn summary(run: &Run) -> String {
 impl Run {
     fn of(&self, instance: u32) -> impl Iterator<Item = &Call> {
         self.calls.iter().filter(move |call| call.instance == instance)
+    }
+
+    /// How long a denial is remembered at most.
+    fn held(&self, denial: &Call) -> Duration {
+        match &denial.told {
+            Ok(decision) if self.may_forget => decision.reset_after,
+            _ => HOLD,
+        }
     }
 
     /// How long it took but for the machine.
@@ -273,7 +283,7 @@ fn origins_are_true(run: &Run, broken: &mut Vec<String>) {
                 && (denial.instance, denial.key) == (call.instance, call.key)
                 && denial.cost > denial.granted()
                 && denial.from <= call.to
-                && denial.to + HOLD + SLACK + run.seen.stalled(denial.from, call.to) >= call.from
+                && denial.to + run.held(denial) + SLACK + run.seen.stalled(denial.from, call.to) >= call.from
         });
         if !is_known || call.granted() > 0 {
             broken.push(format!("no such denial can be remembered: {call:?}"));

@@ -86,10 +86,13 @@ fn outage(store: &Store, fault: Fault) -> Result<(), Failed> {
 
     let calls = threads.block_on(load.stop());
     let seen = threads.block_on(watch.stop());
-    let charged = threads.block_on(instance::charged(server.backend(server.process().addr())))?;
+    let asked = server.backend(server.process().addr());
+    let may_forget = asked.may_forget();
+    let charged = threads.block_on(instance::charged(asked))?;
     let run = check::Run {
         fault,
         connections: store.connections,
+        may_forget,
         times: check::Times { began, applied, ending, ended, over: epoch.elapsed() },
         trips: instances.iter().map(Instance::trips).collect(),
         calls,

@@ -3,12 +3,14 @@ use super::part::{Part, Refusal, Reply, Ticket};
 use super::round::{Answer, Wish};
 use super::state::State;
 use super::{CasStore, trip};
+use crate::algorithm::Reading;
 use crate::backend::{Backend, Locality, Shard};
 use crate::batch;
 use crate::decision::Verdict;
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
 use crate::metric::{self, Figure};
+use crate::parts::Parts;
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use crate::take_and_give_back::{self, KeyByKey};
@@ -18,8 +20,8 @@ use futures_util::future::join_all;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -81,8 +83,7 @@ pub(super) struct Inner<S> {
     pub(super) store: S,
     pub(super) name: &'static str,
     pub(super) config: CasConfig,
-    /// By the part's number; made when it is first needed.
-    parts: Box<[OnceLock<Arc<Part>>]>,
+    parts: Parts<Part>,
     pub(super) counts: Counts,
 }
 
@@ -94,9 +95,6 @@ pub(super) struct Counts {
     pub(super) swaps: AtomicU64,
     pub(super) conflicts: AtomicU64,
 }
-
-/// Parts of a store with queues of their own.
-const PARTS: usize = 1_024;
 
 /// How often a request that lost the task which was to carry it looks for another: each time a runtime has shut down.
 const RUNTIMES: usize = 3;
@@ -111,8 +109,8 @@ impl<S: CasStore> CasBackend<S> {
     /// The same with settings.
     #[must_use]
     pub fn with_config(name: &'static str, store: S, config: CasConfig) -> Self {
-        let parts = (0..PARTS).map(|_| OnceLock::new()).collect();
-        Self { inner: Arc::new(Inner { store, name, config, parts, counts: Counts::default() }) }
+        let inner = Inner { store, name, config, parts: Parts::new(), counts: Counts::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The store.
@@ -132,7 +130,7 @@ impl<S: CasStore> CasBackend<S> {
             corrupt_states: corrupt.load(Ordering::Relaxed),
             ..CasUsage::default()
         };
-        self.inner.parts.iter().filter_map(OnceLock::get).fold(usage, |sum, part| part.usage(sum))
+        self.inner.parts.known().fold(usage, |sum, (_, part)| part.usage(sum))
     }
 
     /// Starts every request of a batch, so that each key sees its requests in order: those of one check wait in their
@@ -169,8 +167,8 @@ impl<S: CasStore> CasBackend<S> {
             (Going::One(waiting), [check]) => {
                 let Answer { now, reading, .. } =
                     self.inner.answer(waiting, check, Wish::Take, request).await?;
-                let decision = reading.decide(&check.quota, check.cost, now);
-                decision.map(Verdict::one).ok_or_else(|| unanswered(self.inner.name, "decide"))
+                Reading::verdict(request.checks(), &[reading], now)
+                    .ok_or_else(|| unanswered(self.inner.name, "decide"))
             }
             (Going::One(_), _) => Err(unanswered(self.inner.name, "decide")),
             (Going::Several(verdict), _) => verdict.await,
@@ -200,8 +198,7 @@ struct Waiting {
 
 impl<S: CasStore> Inner<S> {
     fn part(&self, key: &StorageKey) -> &Arc<Part> {
-        let position = usize::try_from(self.store.part(key)).map_or(0, |number| number % PARTS);
-        self.parts[position].get_or_init(Arc::default)
+        self.parts.get(self.store.part(key), |_| Part::default())
     }
 
     /// Lets a request of one check wait on its key; it is on its way from here on.

@@ -23,7 +23,6 @@ mod deadline;
 mod degrade;
 mod deny_cache;
 mod observe;
-mod parts;
 mod standard;
 
 pub use breaker::{Breaker, BreakerConfig, BreakerState, BreakerUsage};

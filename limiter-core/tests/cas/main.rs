@@ -5,8 +5,8 @@ mod fake;
 
 use fake::{Fake, Mood, TRIP};
 use limiter_core::{
-    Algorithm, Backend, BackendError, CasBackend, CasConfig, Check, Effect, ErrorKind, Keyspace, Quota,
-    Request, Verdict,
+    Algorithm, Backend, BackendError, CasBackend, CasConfig, Check, DenyCache, DenyCacheConfig, Effect,
+    ErrorKind, Keyspace, Origin, Quota, Request, Verdict,
 };
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -352,4 +352,19 @@ async fn every_algorithm_is_kept() {
         }
         assert_eq!(allowed, [true, true, false], "{algorithm}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_can_be_remembered() {
+    let (fake, backend) = backend(CasConfig::new());
+    let cached = DenyCache::new(backend, DenyCacheConfig::new());
+    let request = Request::one(check("a", "1/day", 1)).unwrap();
+    let batch = [request.clone()];
+    assert!(cached.decide(&batch).await.remove(0).unwrap().allowed());
+    assert!(!cached.decide(&batch).await.remove(0).unwrap().allowed());
+    let before = fake.counts();
+    let remembered = cached.decide_now(&request).unwrap().unwrap();
+    assert!(!remembered.allowed());
+    assert_eq!(remembered.decisions()[0].origin, Origin::RememberedDenial);
+    assert_eq!(fake.counts(), before);
 }
