@@ -23,7 +23,7 @@ pub(crate) fn policy_field(policies: &[Policy<'_>]) -> String {
         // no burst, so these are its limit and its length. The draft has no parts of a second: rounded up,
         // a shorter window promises a slower rate than there is.
         let window = seconds(policy.time_to_earn(capacity)).max(1);
-        // Of ASCII, `Debug` is a structured field's string.
+        // Of the names in `service.rs`, printable ASCII, `Debug` is a structured field's string.
         format!("{:?};q={};w={window}", policy.name, capacity.min(HIGHEST))
     });
     items.collect::<Vec<_>>().join(", ")

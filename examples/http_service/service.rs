@@ -231,7 +231,7 @@ fn problem(status: StatusCode, body: serde_json::Value) -> Response {
     response
 }
 
-/// A field whose text is no header value, which takes a rule's name that is not ASCII, is left out.
+/// A field whose text is no header value, which takes a rule's name with control characters, is left out.
 fn set(response: &mut Response, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(name, value);

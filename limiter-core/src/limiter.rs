@@ -238,10 +238,13 @@ impl RateLimiter {
         self.at_once(caller.into(), 1).ok()
     }
 
-    /// Waits for a permit, at most `max_wait`: for its turn, and for `retry_after` where it is denied.
+    /// Waits for a permit, at most `max_wait`: for its turn, and for `retry_after` where it is denied. Asking comes on
+    /// top: at most twice the deadline of a call, or as long as the store takes for a limiter that is built
+    /// [`as_is`](RateLimiterBuilder::as_is).
     ///
-    /// Tells by itself when the wait would be longer, before it takes a permit and without waiting. Only if
-    /// others overtake in a queue between the look and the taking is a permit taken that is not used.
+    /// Tells by itself when the wait would be longer, without waiting, and before it takes a permit: it looks at
+    /// how long a leaky bucket's queue is, then takes its place. Of many that look at one time and see the same queue,
+    /// those whose place turns out to be too far behind have taken a permit that they do not use.
     ///
     /// # Errors
     /// [`Error::WaitTooLong`]; [`Error::NoRuntime`] outside a tokio runtime, where there is something to wait
@@ -284,7 +287,8 @@ impl RateLimiter {
     ///
     /// # Errors
     /// [`Error::NothingToReset`] if there is no such rule; the store gave no answer, in which case the reset
-    /// may have been done in part. Safe to repeat.
+    /// may have been done in part; a full [`Memory`](crate::Memory) counts the caller together with others, which it
+    /// does not forget. Safe to repeat.
     pub async fn reset<'c>(&self, caller: impl Into<Caller<'c>> + Send) -> Result<(), Error> {
         let caller = caller.into();
         let keys: Vec<_> = self

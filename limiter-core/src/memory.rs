@@ -14,7 +14,7 @@ use crate::request::{Check, Request};
 use crate::time::Timestamp;
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
-use shard::{LogRoom, Shard, Visit, with_algorithm};
+use shard::{LogRoom, Reset, Shard, Visit, with_algorithm};
 use smallvec::SmallVec;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -246,7 +246,7 @@ impl Inner {
 
     /// All or nothing: every part that is needed is locked, in ascending order, so that no two requests wait
     /// for each other; all checks are previewed, and taken if all are admitted.
-    fn answer_all(&self, visits: SmallVec<[Visit<'_>; 4]>) -> Verdict {
+    fn answer_all(&self, mut visits: SmallVec<[Visit<'_>; 4]>) -> Verdict {
         let index = |visit: &Visit<'_>| self.index(visit.key);
         let mut needed: SmallVec<[usize; 4]> = visits.iter().map(index).collect();
         needed.sort_unstable();
@@ -254,6 +254,11 @@ impl Inner {
         let mut locked: SmallVec<[MutexGuard<'_, Shard>; 4]> =
             needed.iter().map(|index| self.shards[*index].lock()).collect();
         let place = |visit: &Visit<'_>| needed.partition_point(|i| *i < index(visit));
+        // Now or not at all: between a look and the taking, a sweep could drop the state that was looked at.
+        for visit in &mut visits {
+            locked[place(visit)].sweep(visit);
+            visit.may_drop = false;
+        }
 
         let previews: SmallVec<[Decision; 4]> = visits
             .iter()
@@ -295,18 +300,22 @@ impl Inner {
     }
 
     fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
-        let mut shared = 0;
+        let (mut forgotten, mut shared) = (0, 0);
         for key in keys {
-            if !self.shards[self.index(key)].lock().reset(key) {
-                shared += 1;
+            match self.shards[self.index(key)].lock().reset(key) {
+                Reset::Forgotten => forgotten += 1,
+                Reset::Unknown => {}
+                Reset::Shared => shared += 1,
             }
         }
         if shared == 0 {
             return Ok(());
         }
-        let message =
-            format!("{shared} of {} keys share an overflow state, which was left as it is", keys.len());
-        let effect = if shared == keys.len() { Effect::NotApplied } else { Effect::Unknown };
+        let message = format!(
+            "{shared} of {} states may be part of an overflow state, which was left as it is; {forgotten} were forgotten",
+            keys.len()
+        );
+        let effect = if forgotten == 0 { Effect::NotApplied } else { Effect::Unknown };
         Err(BackendError::new(ErrorKind::Unexpected, effect, NAME, "reset", message))
     }
 }
@@ -338,7 +347,8 @@ impl Backend for Memory {
     }
 
     /// Forgets these keys. One without a state of its own may share an overflow state, which is left as it is,
-    /// and the error says so.
+    /// and the error says so. In a store that is full, a key that was forgotten is as any that was not used for long: it
+    /// may go on from an overflow state.
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
         self.reset_now(keys)
     }

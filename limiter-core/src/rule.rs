@@ -57,6 +57,8 @@ impl Rule {
     }
 
     /// Chooses the quota by caller, as for tiers; `None` leaves the rule's own. Called for each decision.
+    ///
+    /// From a few: a full [`Memory`](crate::Memory) has overflow states for each quota that it is asked for.
     pub fn quota_for(
         mut self,
         chooser: impl Fn(&Caller<'_>) -> Option<Quota> + Send + Sync + 'static,

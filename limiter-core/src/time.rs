@@ -42,7 +42,8 @@ impl Timestamp {
     }
 
     /// This process's instant: the wall clock as it stood when first asked, carried on by the monotonic
-    /// clock, so that it never steps. It drifts from the wall clock by millionths.
+    /// clock, so that it never steps. It drifts from the wall clock by millionths, and by what the wall clock is set
+    /// or the machine sleeps after that.
     #[must_use]
     pub fn now() -> Self {
         let anchor = &*ANCHOR;

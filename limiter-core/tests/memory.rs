@@ -240,6 +240,23 @@ fn a_request_at_the_edge_of_the_capacity_is_all_or_nothing() {
     }
 }
 
+/// What the first check's newcomer sweeps away, the last one still needs.
+#[test]
+fn a_sweep_within_a_request_takes_no_state_from_it() {
+    let memory = small(2);
+    let (brief, day, days): (Quota, Quota, Quota) =
+        ("1/s".parse().unwrap(), "1/day".parse().unwrap(), "5/day".parse().unwrap());
+    assert!(one(&memory, "rested", brief, 1, START).allowed);
+    assert!(one(&memory, "other", day, 1, START).allowed);
+    for i in 0..200 {
+        let _: Decision = one(&memory, &format!("flood {i}"), brief, 1, START + 900_000);
+    }
+    let checks = [check("newcomer", days, 1), check("rested", brief, 1)];
+    let verdict = ask(&memory, &Request::new(checks).unwrap().at(at(START + 1_000_000)));
+    let left = one(&memory, "newcomer", days, 0, START + 1_000_000).remaining;
+    assert_eq!(left, if verdict.allowed() { 4 } else { 5 }, "{verdict:?}");
+}
+
 #[test]
 fn keys_are_spread_evenly_over_the_parts() {
     let memory = Memory::builder().max_keys(NonZeroUsize::new(16_384).unwrap()).build();
@@ -308,7 +325,7 @@ fn resetting_forgets_the_key_and_says_so_where_it_cannot() {
     assert!(one(&memory, "newcomer", quota, 1, START).allowed);
     let error = reset("newcomer").unwrap_err();
     assert_eq!(error.effect(), Effect::NotApplied);
-    assert!(error.to_string().contains("1 of 1 keys share an overflow state"), "{error}");
+    assert!(error.to_string().contains("1 of 1 states may be part of an overflow state"), "{error}");
     assert!(!one(&memory, "newcomer", quota, 1, START).allowed);
 
     // Its own state is reset, and it does not go on from one that it could share.
@@ -319,6 +336,11 @@ fn resetting_forgets_the_key_and_says_so_where_it_cannot() {
     assert!(reset("own").is_ok());
     assert!(reset("own").is_ok(), "safe to repeat");
     assert!(one(&memory, "own", quota, 1, START).allowed);
+
+    // Of a caller without a state of its own nothing is forgotten, whatever other algorithms it was counted by.
+    let keys = Algorithm::ALL.map(|algorithm| key(algorithm, "newcomer"));
+    let error = now_or_never(memory.reset(&keys)).unwrap().unwrap_err();
+    assert_eq!(error.effect(), Effect::NotApplied);
 
     let key = [key(Algorithm::TokenBucket, "own"), key(Algorithm::TokenBucket, "newcomer")];
     let error = now_or_never(memory.reset(&key)).unwrap().unwrap_err();

@@ -122,7 +122,7 @@ fn text_that_is_no_quota_is_told_why() {
         ("10/s burst 1 burst 2", "\"burst\" says a second time"),
         ("10/s gcra", "\"gcra\" is no algorithm: token-bucket, leaky-bucket,"),
         ("10/s sliding-log sliding-log", "\"sliding-log\" says a second time"),
-        ("99999999999999999999/s", "number too large"),
+        ("99999999999999999999/s", "99999999999999999999 is above 18446744073709551615"),
         ("1/99999999999999999999s", "is longer than"),
         ("1/9999999999999999999d", "is longer than"),
         ("0/s", "limit 0 is below the least one"),

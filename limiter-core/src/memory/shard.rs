@@ -21,6 +21,17 @@ pub(super) struct Visit<'a> {
     pub(super) may_drop: bool,
 }
 
+/// What became of a key that was to be forgotten.
+#[derive(PartialEq, Eq)]
+pub(super) enum Reset {
+    /// Its state is as if never used.
+    Forgotten,
+    /// There was none.
+    Unknown,
+    /// It may live on in an overflow state.
+    Shared,
+}
+
 /// States of their own, and states that are shared once there is no room for more.
 pub(super) struct Shard {
     own: Tables,
@@ -119,26 +130,29 @@ impl Shard {
             && newcomer(self, b)
     }
 
-    /// Forgets a key; whether it is so, which it is not for one that may live on in an overflow state.
-    pub(super) fn reset(&mut self, key: &StorageKey) -> bool {
+    /// Forgets a key.
+    pub(super) fn reset(&mut self, key: &StorageKey) -> Reset {
         with_algorithm!(key.keyspace().algorithm(), A => self.reset_by::<A>(key))
     }
 
-    fn reset_by<A: Stored>(&mut self, key: &StorageKey) -> bool {
+    fn reset_by<A: Stored>(&mut self, key: &StorageKey) -> Reset {
         let is_its = |(keyspace, shared): (_, &[u8])| {
             keyspace == key.keyspace() && shared.last() == Some(&shared_index(key.hashed()))
         };
         let shares = A::table(&mut self.shared).keys().any(is_its);
         let own = A::table(&mut self.own);
-        let Some(slot) = own.find(key) else { return !shares };
+        let Some(slot) = own.find(key) else {
+            return if shares { Reset::Shared } else { Reset::Unknown };
+        };
         self.logs.count::<A>(slot.state(), &A::State::default());
         if shares {
-            // Without a slot of its own it would go on from the shared state.
+            // Without a slot of its own it would go on from the shared state, as it does once this one, which is
+            // as if never used, is dropped for want of room.
             *slot = A::Slot::new(A::State::default(), 0);
         } else {
             own.remove(key);
         }
-        true
+        Reset::Forgotten
     }
 
     /// Adds what is here.
@@ -177,7 +191,8 @@ impl Shard {
         if !decision.allowed || visit.cost == 0 {
             return decision;
         }
-        let has_room = self.has_room(visit);
+        self.sweep(visit);
+        let has_room = self.own.len() < self.capacity;
         self.shared_admissions += u64::from(!has_room);
         let shared_key = visit.shared_key();
         let copy = match A::table(&mut self.shared).find(&shared_key) {
@@ -209,9 +224,9 @@ impl Shard {
         }
     }
 
-    /// Whether a newcomer gets a state of its own. Drops reset states when there are twice as many keys as
-    /// stayed the last time, and after a pause, so that it costs a newcomer a constant time.
-    fn has_room(&mut self, visit: &Visit<'_>) -> bool {
+    /// Drops reset states when there are twice as many keys as stayed the last time, and after a pause, so that it
+    /// costs a newcomer a constant time.
+    pub(super) fn sweep(&mut self, visit: &Visit<'_>) {
         let now = visit.now.as_micros();
         if self.own.len() >= self.sweep_at && visit.may_drop && now >= self.next_sweep {
             let forgotten = |log: &Log| self.logs.count::<SlidingLog>(log, &Log::default());
@@ -224,7 +239,6 @@ impl Shard {
             self.sweep_at = (2 * keys).max(FEW_KEYS).min(self.capacity);
             self.next_sweep = now.saturating_add(SWEEP_PAUSE.saturating_mul(keys as u64));
         }
-        self.own.len() < self.capacity
     }
 }
 

@@ -125,7 +125,7 @@ fn number(digits: &str) -> Result<u64, String> {
     if digits.contains(|c: char| !c.is_ascii_digit()) {
         return Err(format!("{digits:?} is no whole number"));
     }
-    digits.parse().map_err(|e| format!("{digits:?}: {e}"))
+    digits.parse().map_err(|_| format!("{digits} is above {}, the highest number there is", u64::MAX))
 }
 
 /// `minute`, `10s`, `1h30m`.
