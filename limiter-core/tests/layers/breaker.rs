@@ -341,6 +341,22 @@ async fn a_part_is_not_probed_with_a_key_that_is_elsewhere() {
     assert!(decide(&*layer, &ask("0")).await.is_ok());
 }
 
+/// As after a failover: no key is asked of the part that would show that it is well.
+#[tokio::test(start_paused = true)]
+async fn a_part_whose_keys_are_elsewhere_does_not_stay_open() {
+    let remote = Remote::new();
+    remote.is_charted(false);
+    remote.part_becomes(1, Mode::Failing(ErrorKind::Unavailable));
+    let layer = layer(&remote, 1);
+    for _ in 0..10 {
+        assert!(decide(&*layer, &ask("1")).await.is_err());
+    }
+    assert!(layer.decide_now(&ask("1")).is_some(), "it is open");
+    remote.is_charted(true);
+    sleep(ms(2_000)).await;
+    assert!(layer.usage().parts.iter().all(|(_, state)| *state == BreakerState::Closed));
+}
+
 /// Blamed by what it is needed together with, it is found well.
 #[tokio::test(start_paused = true)]
 async fn a_part_that_was_blamed_for_another_s_failure_is_back_within_seconds() {

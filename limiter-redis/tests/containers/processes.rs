@@ -1,11 +1,13 @@
 //! Several processes under load: this program again, as workers.
 
 use crate::stacks::stacks;
+use limiter_core::{Backend, DeadlineConfig, StandardConfig, metric, standard};
 use limiter_redis::{Redis, RedisBuilder};
 use limiter_testkit::faults::{Call, Clock, History, Load, Loss, LossKind, Outcome, Pace, Plan};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Tells this program that it is a worker, and its task.
@@ -13,9 +15,9 @@ const VARIABLE: &str = "LIMITER_REDIS_CONTAINERS_WORKER";
 const WORKERS: usize = 3;
 /// Keys of each algorithm whose charges are counted, so that every server has some.
 const COPIES: usize = 6;
-const PACE: Pace = Pace { callers: 6, pause: Duration::from_millis(25), deadline: None };
+const PACE: Pace = Pace { callers: 6, pause: Duration::from_millis(25), deadline: None, batches: false };
 /// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
 /// As long as a busy machine may take.
@@ -24,6 +26,28 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// A store that waits so long.
 pub(crate) fn patient(url: &str) -> RedisBuilder {
     Redis::builder(url).timeout(TIMEOUT).connect_timeout(Duration::from_secs(1))
+}
+
+/// The store, that under a layer that puts callers together, and that under all layers, as a limiter has them.
+fn all(url: &str) -> Vec<Arc<dyn Backend>> {
+    let mut all = stacks(&patient(url));
+    let store = patient(url).build().expect("a URL of Redis");
+    let deadline = DeadlineConfig::new().decision(TIMEOUT).upkeep(TIMEOUT);
+    all.push(standard(Arc::new(store), StandardConfig::new().deadline(deadline)));
+    all
+}
+
+/// Breakers that are open.
+fn open_breakers(stacks: &[Arc<dyn Backend>]) -> u64 {
+    let mut open = 0;
+    for stack in stacks {
+        stack.report(&mut |figure| {
+            if figure.metric().name() == metric::BREAKERS.name() && figure.state() == Some("open") {
+                open += figure.value();
+            }
+        });
+    }
+    open
 }
 
 /// What a worker is to do.
@@ -61,7 +85,8 @@ impl Task {
     pub(crate) fn run(self) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let load = Load::start_with(self.clock, self.plan(), &stacks(&patient(&self.url)), PACE);
+            let stacks = all(&self.url);
+            let load = Load::start_with(self.clock, self.plan(), &stacks, PACE);
             for line in io::stdin().lines() {
                 match &*line.expect("text") {
                     "count" => println!("{} {} {}", load.answered(), load.errors(), load.last_error()),
@@ -69,6 +94,12 @@ impl Task {
                 }
             }
             let (_, history) = load.end().await;
+            // Also those of servers that nobody asks any more.
+            let start = Instant::now();
+            while open_breakers(&stacks) > 0 {
+                assert!(start.elapsed() < PATIENCE, "{} breakers stay open", open_breakers(&stacks));
+                tokio::time::sleep(POLL).await;
+            }
             for call in &history.calls {
                 println!("{}", text(call));
             }
@@ -135,7 +166,7 @@ impl Processes {
 
     /// Each process is served without an error again; how long that took. The bound is for a busy machine.
     pub(crate) fn are_back(&mut self) -> Duration {
-        let within = Duration::from_secs(5);
+        let within = Duration::from_secs(10);
         let start = Instant::now();
         for worker in &mut self.workers {
             let (mut first, mut since) = (worker.count(), start.elapsed());

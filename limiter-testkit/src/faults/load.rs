@@ -3,7 +3,8 @@
 use super::history::{Call, Clock, History, Loss, LossKind, Outcome, Subject};
 use fastrand::Rng;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Effect, Keyspace, Placement, Quota, Request, StorageKey, Verdict,
+    Algorithm, Backend, BackendError, Check, Effect, Keyspace, Origin, Placement, Quota, Request, StorageKey,
+    Verdict,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -225,7 +226,7 @@ struct Shared {
     pace: Pace,
     answers: AtomicU64,
     errors: AtomicU64,
-    last_error: Mutex<Option<BackendError>>,
+    last_error: Mutex<String>,
 }
 
 /// How hard the callers press.
@@ -237,10 +238,12 @@ pub struct Pace {
     pub pause: Duration,
     /// That of every other request.
     pub deadline: Option<Duration>,
+    /// Whether some calls are of several requests. A limiter's are of one.
+    pub batches: bool,
 }
 
 /// Neither a flood nor a spin.
-const PACE: Pace = Pace { callers: 12, pause: Duration::from_millis(1), deadline: None };
+const PACE: Pace = Pace { callers: 12, pause: Duration::from_millis(1), deadline: None, batches: true };
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -269,7 +272,7 @@ impl Load {
             pace,
             answers: AtomicU64::new(0),
             errors: AtomicU64::new(0),
-            last_error: Mutex::new(None),
+            last_error: Mutex::default(),
         });
         let plan = Arc::new(plan);
         let mut tasks = JoinSet::new();
@@ -293,7 +296,7 @@ impl Load {
         self.shared.answers.load(Ordering::Relaxed)
     }
 
-    /// Errors so far.
+    /// Errors so far, and what was decided without the store.
     #[must_use]
     pub fn errors(&self) -> u64 {
         self.shared.errors.load(Ordering::Relaxed)
@@ -327,9 +330,7 @@ impl Load {
     /// The last error and its cause, in words.
     #[must_use]
     pub fn last_error(&self) -> String {
-        let last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref()
-            .map_or_else(String::new, |error| format!("{error}: {:?}", std::error::Error::source(error)))
+        self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The store loses what it holds, all or of these subjects, while this is done.
@@ -371,7 +372,8 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
     let mut rng = Rng::new();
     let mut calls = Vec::new();
     while !shared.is_over.load(Ordering::Relaxed) {
-        let wants: Vec<_> = (0..if rng.u8(..4) == 0 { 4 } else { 1 }).map(|_| plan.wants(&mut rng)).collect();
+        let requests = if shared.pace.batches && rng.u8(..4) == 0 { 4 } else { 1 };
+        let wants: Vec<_> = (0..requests).map(|_| plan.wants(&mut rng)).collect();
         let deadline = shared.pace.deadline.filter(|_| rng.bool());
         let deadline = deadline.map(|deadline| tokio::time::Instant::now() + deadline);
         let request = |wants: &Vec<(usize, u64)>| match deadline {
@@ -395,16 +397,24 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
 impl Shared {
     fn outcome(&self, answer: Result<Verdict, BackendError>) -> Outcome {
         match answer {
+            // It says nothing about the store, which may have counted the request all the same.
+            Ok(verdict) if verdict.decisions().iter().any(|told| told.origin == Origin::Degraded) => {
+                self.failed("decided without the store".to_owned());
+                Outcome::Unknown
+            }
             Ok(verdict) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
                 if verdict.allowed() { Outcome::Granted } else { Outcome::Denied }
             }
             Err(error) => {
-                self.errors.fetch_add(1, Ordering::Relaxed);
-                let effect = error.effect();
-                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                if effect == Effect::NotApplied { Outcome::NotApplied } else { Outcome::Unknown }
+                self.failed(format!("{error}: {:?}", std::error::Error::source(&error)));
+                if error.effect() == Effect::NotApplied { Outcome::NotApplied } else { Outcome::Unknown }
             }
         }
+    }
+
+    fn failed(&self, why: String) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }

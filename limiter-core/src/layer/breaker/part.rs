@@ -245,9 +245,7 @@ impl Part {
             Outcome::Nothing => {}
             Outcome::Answered if *room < RECOVERED => *room += 1,
             Outcome::Answered => {
-                watch.close();
-                self.in_a_row.store(0, Ordering::Relaxed);
-                self.is_closed.store(true, Ordering::Release);
+                self.close(&mut watch);
                 tracing::info!(store, part = self.number, "the breaker has closed");
             }
             Outcome::Failed(error) => {
@@ -256,6 +254,18 @@ impl Part {
                 watch.open(error, store, &self.config, now);
             }
         }
+    }
+
+    /// The keys that it was opened for are elsewhere now.
+    pub(super) fn left_alone(&self, store: &'static str) {
+        self.close(&mut self.watch.lock());
+        tracing::info!(store, part = self.number, "the breaker has closed: its keys are elsewhere");
+    }
+
+    fn close(&self, watch: &mut Watch) {
+        watch.close();
+        self.in_a_row.store(0, Ordering::Relaxed);
+        self.is_closed.store(true, Ordering::Release);
     }
 
     /// Makes the caller the one who sends probes, where there is none and some are needed.

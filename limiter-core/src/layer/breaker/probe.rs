@@ -46,8 +46,10 @@ async fn probe<B: Backend>(shared: Weak<Shared<B>>, probing: Probing, peek: Requ
     while let Some(due) = part.next_probe() {
         sleep_until(due).await;
         let Some(shared) = shared.upgrade() else { return };
-        // Where keys are may change. The next caller who is refused starts another, with a key that is here.
+        // Where keys are may change, and then there is nothing to ask this part. Whoever still has keys there finds
+        // out for himself.
         if !shared.needed(&peek).iter().any(|(number, _)| Arc::ptr_eq(shared.part(*number), part)) {
+            part.left_alone(shared.inner.name());
             return;
         }
         if part.probe() {
