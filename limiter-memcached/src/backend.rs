@@ -44,8 +44,9 @@ pub struct MemcachedUsage {
     pub servers: Vec<ServerUsage>,
     /// What waits, and what was done.
     pub cas: CasUsage,
-    /// States that a server deleted because it had no room to replace them: each admits at most one window or burst
-    /// more.
+    /// The most states that servers can have deleted because they had no room to replace them: each admits at most one
+    /// window or burst more. Where one write of an exchange is refused so, all behind it are counted, as it is not known
+    /// what became of them.
     pub lost_states: u64,
 }
 

@@ -41,7 +41,7 @@ impl Servers {
         &self.servers
     }
 
-    /// Items that a server has deleted because it refused to replace them.
+    /// Items that a server has deleted because it refused to replace them, at most.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -75,17 +75,17 @@ impl CasStore for Servers {
         let fits = |write: &&Write| write.bytes.len() as u64 <= most;
         let sets = writes.iter().filter(fits).map(set).collect();
         let mut results = server.run("decide", sets).await.into_iter();
+        let mut loses = false;
         let swap = |write: &Write| {
             if !fits(&write) {
                 let message = format!("a value of {} bytes is above {most}", write.bytes.len());
                 return Err(unsent(ErrorKind::Config, "decide", server.address(), message));
             }
             let result = results.next().ok_or_else(|| left_out("decide"))?;
-            if let Err(Failure { class: Some(class), .. }) = &result
-                && write.expected.is_some()
-                && class.loses_the_item()
-            {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+            if let Err(Failure { class: Some(class), .. }) = &result {
+                // What travelled behind the first refusal may have met the same; the driver does not say.
+                loses |= class.loses_the_item();
+                self.lost.fetch_add(u64::from(loses && write.expected.is_some()), Ordering::Relaxed);
             }
             swapped(result?)
         };

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{ask, check, patient, request, server, taken, until_answered, url, with_args};
-use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
+use common::{answer, ask, check, patient, request, server, taken, until_answered, url, with_args};
+use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request, Timestamp};
 use limiter_memcached::Memcached;
 use limiter_testkit::{Direction, Proxy, servers};
 use std::io::{Read, Write};
@@ -161,6 +161,65 @@ async fn out_of_memory() {
     assert!(error.to_string().contains("out of memory"), "{error}");
     assert_eq!(memcached.usage().lost_states, 1);
     assert_eq!(taken(&memcached, TEN, "a").await, 0);
+}
+
+/// Behind a refusal nobody can tell what became of a write. Here each was refused as well, and its item deleted: all of
+/// them are counted.
+#[tokio::test]
+async fn out_of_memory_for_a_whole_exchange() {
+    const LOG: &str = "100/day sliding-log";
+    let server = with_args(&["-m", "3", "-M"]);
+    let memcached = patient(&[server.addr()]);
+    let class = |name: &str| {
+        let item = server.command(format!("me {}", common::text(LOG, name))).expect("an answer");
+        let item = String::from_utf8(item).expect("text");
+        item.split(' ').find_map(|word| word.strip_prefix("cls=")).map(|class| class.trim().to_owned())
+    };
+    // Entries that are all of one length.
+    let take = |name: &str, second: u64| {
+        let at = Timestamp::from_micros((1_795_000_000 + second) * 1_000_000).expect("an instant");
+        request(LOG, name).at(at)
+    };
+    // Logs that outgrow the room which their items have with the next admission.
+    let mut length = 0;
+    loop {
+        let before = class("log --");
+        let _ = answer(&memcached, &take("log --", length)).await.expect("an answer");
+        if length > 5 && class("log --") != before {
+            break;
+        }
+        length += 1;
+    }
+    let names: Vec<String> = (0..40).map(|i| format!("log {i:02}")).collect();
+    for name in &names {
+        for second in 0..length {
+            let _ = answer(&memcached, &take(name, second)).await.expect("an answer");
+        }
+    }
+    // No room is left for items of any size up to theirs, and some more.
+    for size in (10..600).step_by(20) {
+        let value = "v".repeat(size);
+        let set = |i: u32| format!("set {size}:{i} 0 0 {size}\r\n{value}\r\n");
+        let fill = |from: u32| server.command((from..from + 200).map(set).collect::<String>());
+        let is_full = |answer: Vec<u8>| answer.windows(12).any(|word| word == b"SERVER_ERROR");
+        assert!((0..400).any(|i| is_full(fill(i * 200).expect("an answer"))), "it takes whatever comes");
+    }
+    let batch: Vec<Request> = names.iter().map(|name| take(name, length)).collect();
+    let errors: Vec<BackendError> =
+        memcached.decide(&batch).await.into_iter().map(|answer| answer.expect_err("a refusal")).collect();
+    let (refused, behind): (Vec<_>, Vec<_>) =
+        errors.iter().partition(|error| error.effect() == Effect::NotApplied);
+    for error in refused {
+        is(error, ErrorKind::Unavailable, Effect::NotApplied);
+    }
+    assert!(behind.len() > 30, "{errors:?}");
+    for error in behind {
+        is(error, ErrorKind::Unavailable, Effect::Unknown);
+        assert!(error.to_string().contains("refused a command that was sent before"), "{error}");
+    }
+    let gone = names.iter().filter(|name| class(name).is_none()).count() as u64;
+    let lost = memcached.usage().lost_states;
+    assert!(gone > 30 && (gone..=40).contains(&lost), "{gone} gone, {lost} counted");
 }
 
 /// Behind a refusal in one exchange nobody can tell what was applied.
