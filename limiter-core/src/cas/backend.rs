@@ -58,8 +58,8 @@ use tokio::time::timeout_at;
 /// their version for a moment. Parts above 1,024 share the queues of lower ones.
 ///
 /// # Runtime
-/// Trips run in tasks of their own, on the tokio runtime of one of the callers; a caller that is dropped strands
-/// nobody. If that runtime shuts down, those who wait start another on theirs. As with any spawned task, a
+/// Trips, resets and questions whether the store is ready run in tasks of their own, on the tokio runtime of one of the
+/// callers; a caller that is dropped strands nobody. If that runtime shuts down, those who wait start another on theirs. As with any spawned task, a
 /// current-thread runtime has to be kept running.
 ///
 /// # Errors
@@ -74,7 +74,8 @@ use tokio::time::timeout_at;
 /// A request with a deadline waits in a tokio runtime without timers.
 ///
 /// # Cancel safety
-/// A request that is dropped while it waits is taken out and never sent; one that was sent may be recorded, once.
+/// A request that is dropped while it waits is taken out and never sent; one that was sent may be recorded, once. A reset
+/// whose caller goes away is carried out.
 pub struct CasBackend<S> {
     inner: Arc<Inner<S>>,
 }
@@ -235,7 +236,7 @@ impl<S: CasStore> Inner<S> {
             match replied {
                 Ok(Reply::Answer(answer)) => return answer,
                 Ok(Reply::Again) => waiting = self.enqueue(check, wish, request),
-                Err(_) => return Err(lost(self.name)),
+                Err(_) => return Err(lost(self.name, "decide")),
             }
         }
         Err(self.refused(Refusal::NoRuntime))
@@ -244,8 +245,24 @@ impl<S: CasStore> Inner<S> {
     fn refused(&self, refusal: Refusal) -> BackendError {
         match refusal {
             Refusal::Full => full(self.name),
-            Refusal::NoRuntime => no_runtime(self.name),
+            Refusal::NoRuntime => no_runtime(self.name, "decide"),
         }
+    }
+
+    async fn reset(&self, keys: Vec<StorageKey>) -> Result<(), BackendError> {
+        let mut parts: BTreeMap<u32, Vec<StorageKey>> = BTreeMap::new();
+        for key in keys {
+            parts.entry(self.store.part(&key)).or_default().push(key);
+        }
+        let deletes = parts.into_values().map(|mut keys| async {
+            let mut seen = HashSet::new();
+            keys.retain(|key| seen.insert(key.clone()));
+            match keys.first() {
+                Some(key) => self.delete(self.part(key), keys).await,
+                None => Ok(()),
+            }
+        });
+        join_all(deletes).await.into_iter().collect()
     }
 
     async fn delete(&self, part: &Part, keys: Vec<StorageKey>) -> Result<(), BackendError> {
@@ -331,23 +348,13 @@ impl<S: CasStore> Backend for CasBackend<S> {
     }
 
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
-        let mut parts: BTreeMap<u32, Vec<StorageKey>> = BTreeMap::new();
-        for key in keys {
-            parts.entry(self.inner.store.part(key)).or_default().push(key.clone());
-        }
-        let deletes = parts.into_values().map(|mut keys| async {
-            let mut seen = HashSet::new();
-            keys.retain(|key| seen.insert(key.clone()));
-            match keys.first() {
-                Some(key) => self.inner.delete(self.inner.part(key), keys).await,
-                None => Ok(()),
-            }
-        });
-        join_all(deletes).await.into_iter().collect()
+        let (inner, keys) = (Arc::clone(&self.inner), keys.to_vec());
+        apart(self.inner.name, "reset", async move { inner.reset(keys).await }).await
     }
 
     async fn ready(&self) -> Result<(), BackendError> {
-        self.inner.store.ready().await
+        let inner = Arc::clone(&self.inner);
+        apart(self.inner.name, "ready", async move { inner.store.ready().await }).await
     }
 
     fn locality(&self) -> Locality {
@@ -367,6 +374,16 @@ impl<S: CasStore> Backend for CasBackend<S> {
     fn name(&self) -> &'static str {
         self.inner.name
     }
+}
+
+/// Runs what calls the store in a task of its own: a caller that goes away cancels none of it midway.
+async fn apart(
+    name: &'static str,
+    operation: &'static str,
+    work: impl Future<Output = Result<(), BackendError>> + Send + 'static,
+) -> Result<(), BackendError> {
+    let runtime = Handle::try_current().map_err(|_none| no_runtime(name, operation))?;
+    runtime.spawn(work).await.unwrap_or_else(|_lost| Err(lost(name, operation)))
 }
 
 impl<S> fmt::Debug for CasBackend<S> {
@@ -403,12 +420,12 @@ fn full(backend: &'static str) -> BackendError {
     BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, backend, "decide", message)
 }
 
-fn no_runtime(backend: &'static str) -> BackendError {
+fn no_runtime(backend: &'static str, operation: &'static str) -> BackendError {
     let message = "a running tokio runtime is needed, and there is none";
-    BackendError::new(ErrorKind::Config, Effect::NotApplied, backend, "decide", message)
+    BackendError::new(ErrorKind::Config, Effect::NotApplied, backend, operation, message)
 }
 
-fn lost(backend: &'static str) -> BackendError {
+fn lost(backend: &'static str, operation: &'static str) -> BackendError {
     let message = "the task that carried the request ended with its runtime, or the store panicked";
-    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, operation, message)
 }

@@ -142,9 +142,19 @@ impl CasStore for Fake {
     }
 
     async fn delete(&self, keys: &[StorageKey]) -> Vec<Result<(), BackendError>> {
+        sleep(TRIP).await;
         let mut inner = self.inner();
         inner.values.retain(|key, _| !keys.contains(key));
         keys.iter().map(|_| Ok(())).collect()
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        sleep(TRIP).await;
+        match self.inner().reading {
+            Mood::Panicking => panic!("as it was told"),
+            Mood::Refusing => Err(error(ErrorKind::Unavailable, Effect::NotApplied)),
+            _ => Ok(()),
+        }
     }
 
     fn most_bytes(&self) -> u64 {

@@ -314,6 +314,36 @@ fn without_a_runtime_it_is_an_error() {
         };
         assert_eq!(error(answers.remove(0)), (ErrorKind::Config, Effect::NotApplied));
     }
+    let keys = [check("a", "1/s", 1).key];
+    for (asked, operation) in [(backend.reset(&keys), "reset"), (backend.ready(), "ready")] {
+        let std::task::Poll::Ready(Err(error)) = std::pin::pin!(asked).as_mut().poll(&mut context) else {
+            panic!("it waits for a runtime that there is not, or did without")
+        };
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Config, Effect::NotApplied));
+        assert!(error.to_string().contains(operation), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_whose_caller_goes_away_is_carried_out() {
+    let (_, backend) = backend(CasConfig::new());
+    assert!(ask(&backend, request("a")).await.unwrap().allowed());
+    let keys = [check("a", "100/day", 1).key];
+    let left = tokio::time::timeout(TRIP / 2, backend.reset(&keys)).await;
+    assert!(left.is_err());
+    sleep(TRIP).await;
+    assert_eq!(taken(&backend, "a").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_says_of_itself_is_passed_on() {
+    let (fake, backend) = backend(CasConfig::new());
+    backend.ready().await.unwrap();
+    fake.reading(Mood::Refusing);
+    assert_eq!(backend.ready().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    fake.reading(Mood::Panicking);
+    let error = backend.ready().await.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unexpected, Effect::Unknown));
 }
 
 #[test]
