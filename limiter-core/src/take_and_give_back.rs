@@ -2,6 +2,7 @@
 //! another, in key order, if none denies. If one denies after all, what was taken is given back: the request may deny
 //! too much for a moment, and never admits too much.
 
+use crate::algorithm::Reading;
 use crate::batch::Answer;
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
@@ -72,7 +73,7 @@ async fn take_all<S: KeyByKey>(store: &S, request: &Request) -> Result<Verdict, 
     let looks = join_all(alone.iter().map(|check| store.look(check))).await;
     let looks: Vec<S::Answer> = looks.into_iter().collect::<Result<_, _>>()?;
     if looks.iter().any(|look| !is_granted(look)) {
-        return report(name, request, &looks, None);
+        return seen(request, &looks).map_or_else(|| report(name, request, &looks, None), Ok);
     }
     let mut order: Vec<usize> = (0..alone.len()).collect();
     order.sort_by_cached_key(|i| request.checks()[*i].key.to_bytes());
@@ -97,6 +98,19 @@ async fn take_all<S: KeyByKey>(store: &S, request: &Request) -> Result<Verdict, 
     taken.sort_unstable_by_key(|(i, _)| *i);
     let each = taken.iter().zip(request.checks());
     each.map(|((_, answer), check)| decision(name, answer, check, check.cost)).collect()
+}
+
+/// The verdict that denies by what was seen, nothing having been taken: all at the latest of the instants, and with what it
+/// was made of, so that it can be remembered. `None` where that is not known, or would not deny any more.
+fn seen<A: Borrow<Answer>>(request: &Request, looks: &[A]) -> Option<Verdict> {
+    let now = looks.iter().map(|look| look.borrow().now).max()?;
+    let moved = request.checks().iter().zip(looks).map(|(check, look)| {
+        let look = look.borrow();
+        let reading = look.readings.first()?;
+        if look.now == now { Some(*reading) } else { reading.later(&check.quota, check.cost, now) }
+    });
+    let readings = moved.collect::<Option<Vec<Reading>>>()?;
+    Reading::verdict(request.checks(), &readings, now).filter(|verdict| !verdict.allowed())
 }
 
 /// The verdict of a denied request: of a check that denied when it was taken, its answer then; else what was seen.
@@ -138,4 +152,38 @@ async fn give_all_back<S: KeyByKey>(store: &S, request: &Request, taken: &[(usiz
         Some(store.give_back(check, request.instant(), answer))
     });
     join_all(gifts).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::{Algorithm, BucketReading};
+    use crate::key::Keyspace;
+    use crate::quota::Quota;
+
+    /// The first key denies until second 11; the second was looked at somewhat later than the first.
+    fn seen_at(seconds: [u64; 2]) -> Option<Verdict> {
+        let quota = Quota::per_second(1).build().unwrap();
+        let keys = Keyspace::new("test", "rule", Algorithm::TokenBucket).unwrap();
+        let checks = [b"a", b"b"].map(|key| Check { key: keys.key(key), quota, cost: 1 });
+        let look = |second: u64, full_at: u64, granted| Answer {
+            now: Timestamp::from_micros(second * 1_000_000).unwrap(),
+            granted,
+            readings: vec![Reading::Bucket(BucketReading::new(full_at * 1_000_000, 0))],
+        };
+        let looks = [look(seconds[0], 11, 0), look(seconds[1], seconds[1], 1)];
+        seen(&Request::new(checks).unwrap(), &looks)
+    }
+
+    #[test]
+    fn what_was_seen_at_several_instants_is_moved_to_the_last() {
+        let verdict = seen_at([10, 10]).unwrap();
+        let basis = verdict.basis().unwrap();
+        assert_eq!((verdict.allowed(), basis.now.as_micros()), (false, 10_000_000));
+        // Seen a second before, it denies for a second less by then.
+        let earlier = seen_at([9, 10]).unwrap();
+        assert_eq!(earlier.decisions()[0], verdict.decisions()[0]);
+        // Later than that it does not, and nothing was taken: it is no verdict.
+        assert_eq!(seen_at([10, 11]), None);
+    }
 }

@@ -398,3 +398,49 @@ async fn a_denial_can_be_remembered() {
     assert_eq!(remembered.decisions()[0].origin, Origin::RememberedDenial);
     assert_eq!(fake.counts(), before);
 }
+
+/// Whether the last of two requests of these checks was denied by what was remembered, and the store was not asked.
+async fn is_remembered(checks: [Check; 2]) -> bool {
+    let (fake, backend) = backend(CasConfig::new());
+    let cached = DenyCache::new(backend, DenyCacheConfig::new().until_reset());
+    let both = Request::new(checks).unwrap();
+    let batch = [both.clone()];
+    while cached.decide(&batch).await.remove(0).unwrap().allowed() {}
+    let before = fake.counts();
+    let remembered = cached.decide_now(&both);
+    assert_eq!(fake.counts(), before);
+    remembered.is_some_and(|verdict| {
+        let verdict = verdict.unwrap();
+        assert_eq!(verdict.decisions()[0].remaining, 99);
+        assert_eq!(verdict.decisions()[1].origin, Origin::RememberedDenial);
+        !verdict.allowed()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_of_several_checks_can_be_remembered() {
+    for algorithm in Algorithm::ALL {
+        // How a log stands that is not used up is not known for later.
+        let other = if algorithm == Algorithm::SlidingLog { Algorithm::TokenBucket } else { algorithm };
+        let (many, once) = (format!("100/day {other}"), format!("1/day {algorithm}"));
+        assert!(is_remembered([check("a", &many, 1), check("b", &once, 1)]).await, "{algorithm}");
+    }
+}
+
+/// What was taken and given back is the state no more that the denial was made on.
+#[tokio::test(start_paused = true)]
+async fn a_denial_on_the_way_to_giving_back_is_not_remembered() {
+    let (_, backend) = backend(CasConfig::new());
+    let cached = std::sync::Arc::new(DenyCache::new(backend, DenyCacheConfig::new().until_reset()));
+    let both = Request::new([check("a", "100/day", 1), check("b", "1/day", 1)]).unwrap();
+    let asked = [both.clone(), both.clone()].map(|request| {
+        let cached = std::sync::Arc::clone(&cached);
+        tokio::spawn(async move { cached.decide(&[request]).await.remove(0).unwrap().allowed() })
+    });
+    let mut allowed = 0;
+    for caller in asked {
+        allowed += u32::from(caller.await.unwrap());
+    }
+    assert_eq!(allowed, 1);
+    assert!(cached.decide_now(&both).is_none());
+}
