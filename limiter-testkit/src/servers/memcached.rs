@@ -201,9 +201,12 @@ fn command_at(addr: SocketAddr, command: &[u8]) -> io::Result<Vec<u8>> {
         if let Some(answer) = answer.strip_suffix(MARK) {
             return Ok(answer.to_vec());
         }
-        match stream.read(&mut bytes)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            length => answer.extend_from_slice(&bytes[..length]),
+        match stream.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => answer.extend_from_slice(&bytes[..length]),
+            // A read that has a timeout ends with any signal, as when a server that was started has ended.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
