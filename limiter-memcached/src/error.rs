@@ -34,6 +34,11 @@ impl Class {
     pub(crate) fn loses_the_item(self) -> bool {
         self == NO_MEMORY || self == TOO_LARGE
     }
+
+    /// The server is not as it said that it is: it takes less, as after a restart with other options.
+    pub(crate) fn contradicts_what_it_said(self) -> bool {
+        self == TOO_LARGE
+    }
 }
 
 const NO_MEMORY: Class =

@@ -102,6 +102,14 @@ impl Server {
         Some(size.saturating_sub(OVERHEAD))
     }
 
+    /// The most bytes of a value, by what it said when it was connected, which it is if it was not; `None`: it did not say.
+    pub(crate) async fn limit(
+        self: &Arc<Self>,
+        operation: &'static str,
+    ) -> Result<Option<u64>, BackendError> {
+        self.client(operation).await.map(|_connected| self.most_bytes())
+    }
+
     /// What became of each of these, in order, in one exchange.
     pub(crate) async fn run<O: Operation<Output: Send> + Send + Sync>(
         self: &Arc<Self>,
@@ -147,6 +155,10 @@ impl Server {
         let silence = failure.filter(|failure| failure.class.is_some_and(|class| class.is_silence));
         let Some(Failure { error, .. }) = silence else {
             (link.silent, link.down) = (0, None);
+            if failure.is_some_and(|failure| failure.class.is_some_and(Class::contradicts_what_it_said)) {
+                // Connected anew it is asked, before the next write.
+                link.client = None;
+            }
             return;
         };
         link.silent = link.silent.saturating_add(1);

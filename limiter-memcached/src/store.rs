@@ -71,7 +71,10 @@ impl CasStore for Servers {
 
     async fn write(&self, writes: &[Write]) -> Vec<Result<Swap, BackendError>> {
         let Some(server) = self.server(writes.first().map(|write| &write.key)) else { return Vec::new() };
-        let most = server.most_bytes().map_or(self.most_bytes, |most| most.min(self.most_bytes));
+        let most = match server.limit("decide").await {
+            Ok(most) => most.map_or(self.most_bytes, |most| most.min(self.most_bytes)),
+            Err(error) => return writes.iter().map(|_| Err(error.clone())).collect(),
+        };
         let fits = |write: &&Write| write.bytes.len() as u64 <= most;
         let sets = writes.iter().filter(fits).map(set).collect();
         let mut results = server.run("decide", sets).await.into_iter();

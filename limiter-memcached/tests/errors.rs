@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{answer, ask, check, patient, request, server, taken, until_answered, url, with_args};
-use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request, Timestamp};
+use common::{answer, ask, check, key, patient, request, server, taken, until_answered, url, with_args};
+use limiter_core::{Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Quota, Request, Timestamp};
 use limiter_memcached::Memcached;
 use limiter_testkit::{Direction, Proxy, servers};
 use std::io::{Read, Write};
@@ -220,6 +220,41 @@ async fn out_of_memory_for_a_whole_exchange() {
     let gone = names.iter().filter(|name| class(name).is_none()).count() as u64;
     let lost = memcached.usage().lost_states;
     assert!(gone > 30 && (gone..=40).contains(&lost), "{gone} gone, {lost} counted");
+}
+
+/// A server that takes less than what was there when it was connected, which the driver does not notice. It refuses one
+/// write, and is asked before the next.
+#[tokio::test]
+async fn too_large() {
+    let (_server, proxy, memcached) = used().await;
+    let small = with_args(&["-I", "16k", "-o", "slab_chunk_max=16384"]);
+    proxy.set_upstream(small.addr());
+    proxy.reset();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // So many admissions more in a log, in one write.
+    let log = Quota::new(100_000, Duration::from_secs(86_400)).algorithm(Algorithm::SlidingLog);
+    let quota = log.build().expect("a quota");
+    let take = |from: u64, count: u64| {
+        let (memcached, check) = (memcached.clone(), Check { key: key(quota, "log"), quota, cost: 1 });
+        async move {
+            let batch: Vec<Request> = (from..from + count)
+                .map(|i| {
+                    let at = Timestamp::from_micros(1_795_465_002_435_613 + i).expect("an instant");
+                    Request::one(check.clone()).expect("one check").at(at)
+                })
+                .collect();
+            memcached.decide(&batch).await.pop().expect("an answer")
+        }
+    };
+    assert_eq!(take(0, 4_000).await.expect("an answer").decisions()[0].remaining, 96_000);
+    let error = take(4_000, 5_000).await.expect_err("a refusal");
+    is(&error, ErrorKind::Config, Effect::NotApplied);
+    assert!(error.to_string().contains("too large"), "{error}");
+    assert_eq!(memcached.usage().lost_states, 1);
+    let error = take(0, 8_100).await.expect_err("a refusal");
+    is(&error, ErrorKind::Config, Effect::NotApplied);
+    assert!(error.to_string().contains("above 15872"), "{error}");
+    assert_eq!(small.stat("store_too_large").expect("an answer").as_deref(), Some("1"));
 }
 
 /// Behind a refusal in one exchange nobody can tell what was applied.
