@@ -45,10 +45,12 @@ const NO_MEMORY: Class =
     Class::not_applied(ErrorKind::Unavailable, "the server answered that it is out of memory");
 const TOO_LARGE: Class =
     Class::not_applied(ErrorKind::Config, "the server answered that the item is too large: see -I");
-const REFUSED: Class = Class::not_applied(
-    ErrorKind::Config,
-    "the server does not take the command: authentication, or before 1.6",
-);
+const REFUSED: Class =
+    Class::not_applied(ErrorKind::Config, "the server does not take the command: authentication?");
+/// What it says to a connection above its `-c`; the driver shows no more of it. Servers that do not know the command
+/// say the same, and are refused when they are connected.
+const CROWDED: Class =
+    Class::not_applied(ErrorKind::Unavailable, "the server answered ERROR: it has connections enough (-c)");
 
 /// The class of a command's failure. `is_first`: it is the first that failed of those that travelled together.
 ///
@@ -82,6 +84,7 @@ pub(crate) fn classify(error: &Error, is_first: bool) -> Class {
         Error::Server(answer) if answer.starts_with("object too large") => TOO_LARGE,
         Error::Server(answer) if answer.starts_with("out of memory") => NO_MEMORY,
         Error::Server(_) => Class::not_applied(ErrorKind::Unavailable, "the server answered SERVER_ERROR"),
+        Error::Rejected(answer) if answer == "ERROR" => CROWDED,
         Error::Rejected(_) => REFUSED,
         Error::Protocol(_) => Class::not_applied(ErrorKind::Unexpected, "the reply is none of the protocol"),
         Error::Usage(_) => Class::not_applied(ErrorKind::Unexpected, "the driver refuses the command"),

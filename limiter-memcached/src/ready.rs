@@ -7,18 +7,11 @@ use limiter_core::{BackendError, ErrorKind};
 use memcache::exp::{Delete, Get, Meta, Set};
 use std::sync::Arc;
 
-/// The oldest version with the meta commands as they are now.
-const OLDEST: (u32, u32) = (1, 6);
-
 pub(crate) async fn check(servers: &Servers, server: &Arc<Server>) -> Result<(), BackendError> {
     let (stats, evictions_before) = server.ask().await?;
     let config = |message: String| Err(unsent(ErrorKind::Config, "ready", server.address(), message));
-    let version = stats.version();
-    if parsed(version).is_some_and(|version| version < OLDEST) {
-        let (major, minor) = OLDEST;
-        return config(format!(
-            "Memcached {version} is older than {major}.{minor}, which has the meta commands"
-        ));
+    if let Some(message) = stats.is_too_old() {
+        return config(message);
     }
     if !stats.has_cas() {
         return config(
@@ -33,11 +26,6 @@ pub(crate) async fn check(servers: &Servers, server: &Arc<Server>) -> Result<(),
         ));
     }
     try_out(server).await
-}
-
-fn parsed(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Does once what decisions and resets do, on a key that no limiter has.

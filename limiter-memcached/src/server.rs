@@ -194,6 +194,9 @@ impl Server {
         let connected = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         match connected {
             Ok((client, stats)) => {
+                if let Some(message) = stats.is_too_old() {
+                    return Err(unsent(ErrorKind::Config, operation, &self.address, message));
+                }
                 let mut link = self.link.lock();
                 link.client = Some(client.clone());
                 link.say(stats);

@@ -28,6 +28,9 @@ pub(crate) struct Stats {
     skew: Option<Skew>,
 }
 
+/// The oldest version with the meta commands as they are now.
+const OLDEST: (u32, u32) = (1, 6);
+
 /// More than all lines of `stats` have together.
 const MOST_BYTES: usize = 64 * 1_024;
 
@@ -58,8 +61,15 @@ impl Stats {
         self.general.get("evictions").and_then(|count| count.parse().ok()).unwrap_or_default()
     }
 
-    pub(crate) fn version(&self) -> &str {
-        self.general.get("version").map_or("", String::as_str)
+    /// What is wrong with its version, if anything is.
+    pub(crate) fn is_too_old(&self) -> Option<String> {
+        let version = self.general.get("version")?;
+        let mut parts = version.split('.');
+        let known = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (major, minor) = OLDEST;
+        (known < OLDEST).then(|| {
+            format!("Memcached {version} is older than {major}.{minor}, which has the meta commands")
+        })
     }
 
     /// The most bytes of an item, its key and head included.
@@ -76,7 +86,10 @@ async fn command(stream: &mut TcpStream, command: &[u8]) -> io::Result<HashMap<S
     stream.write_all(command).await?;
     let mut reply = Vec::new();
     while !reply.ends_with(b"END\r\n") {
-        if reply.starts_with(b"CLIENT_ERROR") || reply.starts_with(b"ERROR") {
+        if reply.starts_with(b"ERROR Too many") {
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it has connections enough (-c)"));
+        }
+        if reply.ends_with(b"\r\n") && (reply.starts_with(b"CLIENT_ERROR") || reply.starts_with(b"ERROR")) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         if reply.len() > MOST_BYTES {

@@ -8,7 +8,7 @@ use limiter_core::{Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Q
 use limiter_memcached::Memcached;
 use limiter_testkit::{Direction, Proxy, servers};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -282,10 +282,50 @@ async fn a_read_that_the_server_refuses() {
     is(&refused(&patient(&[script.address]), "a").await, ErrorKind::Unavailable, Effect::NotApplied);
 }
 
+/// Nothing is sent to it but the question which it is.
 #[tokio::test]
-async fn a_command_that_the_server_does_not_know() {
-    let script = Script::new(|command, _| if command.starts_with(b"mg") { Say::Error } else { Say::Answer });
-    is(&refused(&patient(&[script.address]), "a").await, ErrorKind::Config, Effect::NotApplied);
+async fn a_server_that_is_too_old() {
+    let script = Script::of("STAT version 1.5.22", |_, _| panic!("it was sent a command"));
+    let memcached = patient(&[script.address]);
+    for error in [refused(&memcached, "a").await, memcached.ready().await.expect_err("a refusal")] {
+        is(&error, ErrorKind::Config, Effect::NotApplied);
+        assert!(error.to_string().contains("Memcached 1.5.22 is older than 1.6"), "{error}");
+    }
+}
+
+/// Connections that others have, as many as the server takes.
+fn crowd(server: &servers::Memcached) -> Vec<TcpStream> {
+    let connection = || {
+        let mut stream = TcpStream::connect(server.addr()).ok()?;
+        stream.write_all(b"mn\r\n").ok()?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).ok()?;
+        (answer == *b"MN\r\n").then_some(stream)
+    };
+    let crowd: Vec<_> = std::iter::from_fn(connection).take(100).collect();
+    assert!(crowd.len() < 100, "it takes any number of connections");
+    crowd
+}
+
+/// It was connected before, or was not.
+#[tokio::test]
+async fn a_server_that_has_connections_enough() {
+    let server = with_args(&["-t", "1", "-c", "24"]);
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let memcached = patient(&[proxy.addr()]);
+    let _ = ask(&memcached, TEN, "a").await.expect("an answer");
+    proxy.reset();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let crowd = crowd(&server);
+    for memcached in [&memcached, &patient(&[server.addr()])] {
+        // Keys to be read: a write can lose its answer, as the server closes the connection at once.
+        for name in ["b", "c"] {
+            let error = refused(memcached, name).await;
+            is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+        }
+    }
+    drop(crowd);
+    until_answered(&memcached, TEN, "d", Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
@@ -333,13 +373,17 @@ enum Say {
     /// An absent key, or a write that was applied.
     Answer,
     Refuse,
-    Error,
     Rubbish,
 }
 
 impl Script {
     /// `say` is asked of each command, and whether one was refused before on this connection.
     fn new(say: impl Fn(&[u8], bool) -> Say + Send + Sync + 'static) -> Self {
+        Self::of("STAT item_size_max 1048576", say)
+    }
+
+    /// One that says these lines of itself.
+    fn of(stats: &'static str, say: impl Fn(&[u8], bool) -> Say + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its address");
         let (is_over, say) = (Arc::new(AtomicBool::new(false)), Arc::new(say));
@@ -350,7 +394,7 @@ impl Script {
                     return;
                 }
                 let say = Arc::clone(&say);
-                std::thread::spawn(move || serve(stream, &*say));
+                std::thread::spawn(move || serve(stream, stats, &*say));
             }
         });
         Self { address, is_over }
@@ -360,11 +404,11 @@ impl Script {
 impl Drop for Script {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        let _wake = std::net::TcpStream::connect(self.address);
+        let _wake = TcpStream::connect(self.address);
     }
 }
 
-fn serve(mut stream: std::net::TcpStream, say: &dyn Fn(&[u8], bool) -> Say) {
+fn serve(mut stream: TcpStream, stats: &str, say: &dyn Fn(&[u8], bool) -> Say) {
     let (mut bytes, mut refused) = (Vec::new(), false);
     let mut piece = [0; 4_096];
     while let Ok(length @ 1..) = stream.read(&mut piece) {
@@ -375,7 +419,6 @@ fn serve(mut stream: std::net::TcpStream, say: &dyn Fn(&[u8], bool) -> Say) {
             let words: Vec<&[u8]> = line.trim_ascii().split(|byte| *byte == b' ').collect();
             let opaque = words.iter().find(|word| word.starts_with(b"O")).copied().unwrap_or_default();
             let answer: &[u8] = match words[0] {
-                b"stats" => b"STAT item_size_max 1048576\r\nEND",
                 b"mg" => b"EN",
                 b"ms" => {
                     // Its data is on the next line, and holds no line's end.
@@ -390,7 +433,8 @@ fn serve(mut stream: std::net::TcpStream, say: &dyn Fn(&[u8], bool) -> Say) {
                 _ => b"HD",
             };
             if words[0] == b"stats" {
-                reply.extend_from_slice(answer);
+                reply.extend_from_slice(stats.as_bytes());
+                reply.extend_from_slice(b"\r\nEND");
             } else {
                 match say(&line, refused) {
                     Say::Answer => {
@@ -402,7 +446,6 @@ fn serve(mut stream: std::net::TcpStream, say: &dyn Fn(&[u8], bool) -> Say) {
                         refused = true;
                         reply.extend_from_slice(b"SERVER_ERROR out of memory storing object");
                     }
-                    Say::Error => reply.extend_from_slice(b"ERROR"),
                     Say::Rubbish => reply.extend_from_slice(&line[..line.len() - 2]),
                 }
             }
