@@ -17,7 +17,8 @@ use std::fmt;
 /// # Time
 /// This process's clock, as Memcached has none to ask in the same trip. Instances whose clocks differ are looser or
 /// stricter by what the difference refills; [`usage`](Self::usage) says how far each server's clock is from this one.
-/// Times to live are the server's, and follow no clock that is set, but for those above thirty days.
+/// Times to live are the server's, and follow no clock that is set. Those above thirty days are told as an instant, with
+/// what the server's clock is ahead, as it was when it was last asked.
 ///
 /// # Memory
 /// Memcached keeps nothing over a restart, and evicts what was used least recently when its memory is full: a state that

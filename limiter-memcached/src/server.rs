@@ -91,6 +91,11 @@ impl Server {
         self.link.lock().said.as_ref()?.stats.skew()
     }
 
+    /// How far ahead its clock can be.
+    pub(crate) fn ahead(&self) -> Duration {
+        self.skew().map_or(Duration::ZERO, |skew| skew.most_ahead())
+    }
+
     /// Evictions that it has counted since it was started.
     pub(crate) fn evictions(&self) -> u64 {
         self.link.lock().said.as_ref().map_or(0, |said| said.stats.evictions())

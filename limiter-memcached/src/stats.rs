@@ -20,6 +20,15 @@ pub struct Skew {
     pub uncertain_by: Duration,
 }
 
+impl Skew {
+    /// The most that the server can be ahead.
+    pub(crate) fn most_ahead(self) -> Duration {
+        let Self { ahead_micros, uncertain_by } = self;
+        let ahead = Duration::from_micros(ahead_micros.unsigned_abs());
+        if ahead_micros < 0 { uncertain_by.saturating_sub(ahead) } else { uncertain_by.saturating_add(ahead) }
+    }
+}
+
 /// What a server said of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Stats {
@@ -129,10 +138,13 @@ mod tests {
         let at = |micros| Timestamp::from_micros(micros).unwrap();
         let measured = skew(1_000, at(1_001_000_000), at(1_001_000_000)).unwrap();
         assert_eq!((measured.ahead_micros, measured.uncertain_by), (0, Duration::from_secs(1)));
+        assert_eq!(measured.most_ahead(), Duration::from_secs(1));
         let measured = skew(2_000, at(1_000_000_000), at(1_000_200_000)).unwrap();
         assert_eq!((measured.ahead_micros, measured.uncertain_by.as_millis()), (1_000_900_000, 1_100));
+        assert_eq!(measured.most_ahead(), Duration::from_secs(1_002));
         let measured = skew(0, at(1_000_000_000), at(1_000_000_000)).unwrap();
         assert_eq!(measured.ahead_micros, -999_000_000);
+        assert_eq!(measured.most_ahead(), Duration::ZERO);
         assert_eq!(skew(i64::MAX, at(0), at(0)), None);
     }
 }

@@ -76,7 +76,8 @@ impl CasStore for Servers {
             Err(error) => return writes.iter().map(|_| Err(error.clone())).collect(),
         };
         let fits = |write: &&Write| write.bytes.len() as u64 <= most;
-        let sets = writes.iter().filter(fits).map(set).collect();
+        let ahead = server.ahead();
+        let sets = writes.iter().filter(fits).map(|write| set(write, ahead)).collect();
         let mut results = server.run("decide", sets).await.into_iter();
         let mut loses = false;
         let swap = |write: &Write| {
@@ -129,8 +130,8 @@ fn value(server: &Server, got: GetResult) -> Result<Option<Value>, BackendError>
     }
 }
 
-fn set(write: &Write) -> Set {
-    let set = Set::new(text(&write.key), &write.bytes).ttl_raw(time_to_live(write.keep)).return_cas();
+fn set(write: &Write, ahead: Duration) -> Set {
+    let set = Set::new(text(&write.key), &write.bytes).ttl_raw(time_to_live(write.keep, ahead)).return_cas();
     match write.expected {
         Some(version) => set.compare_cas(version),
         None => set.add(),
@@ -153,15 +154,16 @@ fn left_out(operation: &'static str) -> BackendError {
 }
 
 /// Whole seconds, and one more: the server's clock ticks once a second, so that what is stored late in a second has
-/// that much less. Above thirty days the instant by this clock; above the last one that Memcached can tell, in 2038, none,
-/// as it would be read as one that has passed.
-fn time_to_live(keep: Duration) -> u32 {
-    let seconds = keep.as_secs().saturating_add(1 + u64::from(keep.subsec_nanos() > 0));
+/// that much less. Above thirty days the instant, by the clock of the server, which can be so far ahead of this one; above the
+/// last one that Memcached can tell, in 2038, none, as it would be read as one that has passed.
+fn time_to_live(keep: Duration, ahead: Duration) -> u32 {
+    let whole = |time: Duration| time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    let seconds = whole(keep).saturating_add(1);
     if seconds <= MOST_RELATIVE {
         return u32::try_from(seconds).unwrap_or(u32::MAX);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    match i32::try_from(now.saturating_add(seconds)) {
+    match i32::try_from(now.saturating_add(seconds).saturating_add(whole(ahead))) {
         Ok(end) => end.unsigned_abs(),
         Err(_) => 0,
     }
@@ -216,12 +218,17 @@ mod tests {
 
     #[test]
     fn times_to_live_are_whole_and_never_early() {
-        let ttl = |micros| time_to_live(Duration::from_micros(micros));
+        let ttl = |micros| time_to_live(Duration::from_micros(micros), Duration::ZERO);
         assert_eq!((ttl(0), ttl(1), ttl(1_000_000), ttl(1_000_001)), (1, 2, 2, 3));
         assert_eq!(ttl((MOST_RELATIVE - 1) * 1_000_000), 2_592_000);
         let long = u64::from(ttl(MOST_RELATIVE * 1_000_000));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert!((now + MOST_RELATIVE..=now + MOST_RELATIVE + 1).contains(&long), "{long}");
-        assert_eq!(time_to_live(Duration::MAX), 0);
+        assert_eq!(time_to_live(Duration::MAX, Duration::ZERO), 0);
+        // On a server whose clock is ahead the same instant is called later; what is relative is not called at all.
+        let ahead = Duration::from_millis(3_600_500);
+        let later = u64::from(time_to_live(Duration::from_secs(MOST_RELATIVE), ahead));
+        assert!((long + 3_601..=long + 3_602).contains(&later), "{later} after {long}");
+        assert_eq!(time_to_live(Duration::from_secs(1), ahead), 2);
     }
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::script::{Say, Script};
 use common::{answer, ask, check, key, patient, quota, server, taken, text, with_args};
 use limiter_core::{Algorithm, Backend, Check, Keyspace, Quota, Request, Timestamp};
 use limiter_memcached::Memcached;
@@ -130,6 +131,26 @@ async fn times_to_live_of_any_length() {
         let is_right = seconds.map_or(end == -1, |seconds| (seconds + 1..=seconds + 5).contains(&left));
         assert!(is_right, "{text}: {left} s");
         assert!(!ask(&memcached, text, text).await.expect("an answer").allowed(), "{text} was forgotten");
+    }
+}
+
+/// What is told as an instant is so by the clock of the server, which here is an hour ahead.
+#[tokio::test]
+async fn an_instant_is_told_by_the_servers_clock() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    let (sent, sets) = std::sync::mpsc::channel();
+    let ahead = Script::of(&format!("STAT time {}", now + 3_600), move |command, _| {
+        let word = |word: &str| word.strip_prefix('T')?.parse::<u64>().ok();
+        if let Some(time) = String::from_utf8_lossy(command).split_whitespace().find_map(word) {
+            sent.send(time).expect("the test listens");
+        }
+        Say::Answer
+    });
+    let memcached = patient(&[ahead.address]);
+    for (text, least) in [("1/31days", now + 3_600 + 31 * 86_400), ("1/day", 86_400)] {
+        let _ = ask(&memcached, text, "a").await.expect("an answer");
+        let told = sets.recv().expect("a write");
+        assert!((least + 1..least + 10).contains(&told), "{text}: {told} instead of {least}");
     }
 }
 

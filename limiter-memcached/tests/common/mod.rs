@@ -1,6 +1,8 @@
 //! What the tests of the store share: requests, and how they are answered.
 #![allow(dead_code, reason = "each test uses its own part")]
 
+pub(crate) mod script;
+
 use limiter_core::{Backend, BackendError, Check, Keyspace, Quota, Request, StorageKey, Verdict};
 use limiter_memcached::Memcached;
 use limiter_testkit::servers;
