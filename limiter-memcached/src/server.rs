@@ -170,6 +170,10 @@ impl Server {
         if error.kind() == ErrorKind::Timeout && link.silent < SILENCE {
             return;
         }
+        // What failed together, or left before the wait began, is one failure.
+        if link.down.as_ref().is_some_and(|(_, _, until)| Instant::now() < *until) {
+            return;
+        }
         // Connected anew, where its name may lead elsewhere by now.
         link.client = None;
         let failures = link.down.as_ref().map_or(0, |(_, failures, _)| *failures).saturating_add(1);
@@ -301,6 +305,29 @@ mod tests {
     use super::*;
     use limiter_testkit::servers::Memcached;
     use memcache::exp::Get;
+
+    /// As many exchanges as were on their way when the connections were lost.
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_together_is_waited_for_once() {
+        let second = Duration::from_secs(1);
+        let manner = Manner { timeout: second, connect_timeout: second, connections: 1, ask_every: second };
+        let server = Server::new("a:1".to_owned(), manner);
+        let error = Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        let class = classify(&error, true);
+        let error = failed("test", "a:1", class, &error);
+        let lost = Failure { class: Some(class), error };
+        let fails = || {
+            (0..4).for_each(|_| server.heard(Some(&lost)));
+            server.link.lock().down.as_ref().map(|(_, failures, until)| (*failures, *until))
+        };
+        for failures in 1..=3 {
+            let (counted, until) = fails().unwrap();
+            assert_eq!(counted, failures);
+            tokio::time::sleep_until(until).await;
+        }
+        server.heard(None);
+        assert_eq!(fails().unwrap().0, 1);
+    }
 
     /// While it is used, and not more often than that.
     #[tokio::test]
