@@ -19,11 +19,12 @@ use std::time::Duration;
 /// A store with compare-and-swap: values by key, each with a version that every write changes.
 ///
 /// Three methods make a store of limits of it, by [`CasBackend`]; the others are for stores of several parts, with a
-/// limit to the size of a value, or with more to say when they are asked whether they are ready.
+/// limit to the size of a value, that may lose values, or with more to say when they are asked whether they are ready.
 ///
 /// To be correct:
 /// - no key's version comes back while anybody may still hold it, not even after the key was deleted or has expired;
-/// - a value ends with its [`Write::keep`] or later, never earlier unless the store says that it may lose values;
+/// - a value ends with its [`Write::keep`] or later, never earlier unless the store says that it
+///   [may forget](Self::may_forget) values;
 /// - the keys of one call are all of one [`part`](Self::part), each occurs once, and each is an operation of its own:
 ///   one that fails fails no other, and they may take effect in any order;
 /// - the replies have one entry per key, in order.
@@ -41,7 +42,7 @@ use std::time::Duration;
 ///
 /// | store | version | [`read`](Self::read) | [`write`](Self::write), of an absent key | of one that is there |
 /// |---|---|---|---|---|
-/// | etcd | `mod_revision` | `Range` per key in one `Txn` | `Txn`: `mod_revision = 0`, then `Put` with a lease | `mod_revision = v`, then `Put` |
+/// | etcd | `mod_revision` | `Range` per key in one `Txn` | `Txn`: `mod_revision = 0`, then `Put` with a new lease | `mod_revision = v`, then `Put` with a new lease |
 /// | DynamoDB | an attribute of your own, random: a count would begin anew | `BatchGetItem`, consistent | `PutItem` if `attribute_not_exists(pk)` | if `version = :v` |
 /// | FoundationDB | a versionstamp in the value | `get` | `get`, compare, `set` in one transaction | the same |
 /// | Consul | `ModifyIndex` | `KV` get in one `Txn` | `cas` with index 0 | `cas` with its index |
@@ -122,6 +123,12 @@ pub trait CasStore: Send + Sync + 'static {
     /// ever written.
     fn most_bytes(&self) -> u64 {
         u64::MAX
+    }
+
+    /// Whether the store may lose a value before its end, as one that evicts where its memory is full; by default it
+    /// does not. What layers learn of it is [`Backend::may_forget`](crate::Backend::may_forget).
+    fn may_forget(&self) -> bool {
+        false
     }
 
     /// Whether the store can be used as it is; by default it is, and errors say otherwise.

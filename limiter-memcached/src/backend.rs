@@ -132,9 +132,8 @@ impl Backend for Memcached {
         self.inner.locality()
     }
 
-    /// It evicts when its memory is full.
     fn may_forget(&self) -> bool {
-        true
+        self.inner.may_forget()
     }
 
     fn report(&self, tell: &mut dyn FnMut(Figure)) {

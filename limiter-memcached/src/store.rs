@@ -111,6 +111,11 @@ impl CasStore for Servers {
         known.fold(self.most_bytes, u64::min)
     }
 
+    /// It evicts when its memory is full.
+    fn may_forget(&self) -> bool {
+        true
+    }
+
     async fn ready(&self) -> Result<(), BackendError> {
         try_join_all(self.servers.iter().map(|server| ready::check(self, server))).await.map(|_all| ())
     }

@@ -362,7 +362,7 @@ impl<S: CasStore> Backend for CasBackend<S> {
     }
 
     fn may_forget(&self) -> bool {
-        false
+        self.inner.store.may_forget()
     }
 
     fn report(&self, tell: &mut dyn FnMut(Figure)) {

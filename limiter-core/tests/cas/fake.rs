@@ -23,6 +23,7 @@ struct Inner {
     reading: Mood,
     writing: Mood,
     most_bytes: Option<u64>,
+    may_forget: bool,
 }
 
 /// How long each call takes.
@@ -61,6 +62,10 @@ impl Fake {
 
     pub(crate) fn allow_bytes(&self, most: u64) {
         self.inner().most_bytes = Some(most);
+    }
+
+    pub(crate) fn may_forget(&self) {
+        self.inner().may_forget = true;
     }
 
     fn apply(&self, writes: &[Write], mood: Mood) -> Vec<Result<Swap, BackendError>> {
@@ -146,6 +151,10 @@ impl CasStore for Fake {
         let mut inner = self.inner();
         inner.values.retain(|key, _| !keys.contains(key));
         keys.iter().map(|_| Ok(())).collect()
+    }
+
+    fn may_forget(&self) -> bool {
+        self.inner().may_forget
     }
 
     async fn ready(&self) -> Result<(), BackendError> {

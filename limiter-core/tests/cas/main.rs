@@ -342,6 +342,9 @@ async fn what_the_store_says_of_itself_is_passed_on() {
     fake.reading(Mood::Refusing);
     assert_eq!(backend.ready().await.unwrap_err().kind(), ErrorKind::Unavailable);
     fake.reading(Mood::Panicking);
+    assert!(!backend.may_forget());
+    fake.may_forget();
+    assert!(backend.may_forget());
     let error = backend.ready().await.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unexpected, Effect::Unknown));
 }
