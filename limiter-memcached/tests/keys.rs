@@ -229,7 +229,7 @@ async fn many_servers_share_the_keys() {
     assert_eq!(shards.len(), 3);
 }
 
-/// A server says how its clock is, and what it has evicted, once it is connected.
+/// A server says how its clock is, once it is connected; the widest difference is told as a figure.
 #[tokio::test]
 async fn skew_is_measured() {
     let server = server();
@@ -241,4 +241,22 @@ async fn skew_is_measured() {
     assert!(ahead <= skew.uncertain_by + Duration::from_millis(500), "{skew:?}");
     assert!(skew.uncertain_by >= Duration::from_secs(1), "{skew:?}");
     memcached.ready().await.expect("a server that can be used");
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    let behind = Script::of(&format!("STAT time {}", now - 3_600), |_, _| Say::Answer);
+    let memcached: Memcached = patient(&[server.addr(), behind.address]);
+    let figure = || {
+        let mut told = None;
+        memcached.report(&mut |figure| {
+            if figure.metric().name() == "limiter_clock_skew_seconds" {
+                told = Some(Duration::from_micros(figure.value()).as_secs());
+            }
+        });
+        told
+    };
+    assert_eq!(figure(), None);
+    for i in 0..20 {
+        let _ = ask(&memcached, "3/day", &i.to_string()).await.expect("an answer");
+    }
+    assert!(figure().is_some_and(|behind| (3_590..=3_610).contains(&behind)), "{:?} s", figure());
 }
