@@ -20,7 +20,8 @@
 //! # What is kept
 //! A key is `rl1:algorithm:..` in visible characters, others as `%` and two hexadecimal digits; where that is above
 //! Memcached's 250 bytes, `rl1#` and the SHA-512/256 digest. The value is 9 to 28 bytes, and for a sliding log as many
-//! numbers as it has admissions; every item has a time to live.
+//! numbers as it has admissions. Every item has a time to live, but for one that would end after January 2038, which
+//! Memcached cannot tell: that one stays until it is evicted or reset.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
