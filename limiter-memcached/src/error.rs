@@ -64,9 +64,6 @@ pub(crate) fn classify(error: &Error, is_first: bool) -> Class {
                 Class::unknown(ErrorKind::Unavailable, "the server refused a command that was sent before")
             }
             Error::Timeout { .. } => Class::unknown(ErrorKind::Timeout, "no reply in time").by_silence(),
-            Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Class::unknown(ErrorKind::Timeout, "no reply in time").by_silence()
-            }
             Error::Io(_) => {
                 Class::unknown(ErrorKind::Unavailable, "the connection was lost before the reply")
                     .by_silence()
@@ -87,7 +84,7 @@ pub(crate) fn classify(error: &Error, is_first: bool) -> Class {
         Error::Rejected(answer) if answer == "ERROR" => CROWDED,
         Error::Rejected(_) => REFUSED,
         Error::Protocol(_) => Class::not_applied(ErrorKind::Unexpected, "the reply is none of the protocol"),
-        Error::Usage(_) => Class::not_applied(ErrorKind::Unexpected, "the driver refuses the command"),
+        // Errors of parts of the driver that are not in use; later versions may have others.
         _ => Class::unknown(ErrorKind::Unexpected, "the driver failed"),
     }
 }

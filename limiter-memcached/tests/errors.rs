@@ -1,15 +1,20 @@
 //! Every row of the error table, reached on a real server: what it is called, and whether it may have been recorded.
+//!
+//! Three are scripted, as no server comes to say so on demand: a SERVER_ERROR that is about no room, a version from before
+//! the meta commands, and writes that are applied behind one that is refused.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::script::{Say, Script};
 use common::{answer, ask, check, key, patient, request, server, taken, until_answered, url, with_args};
-use limiter_core::{Algorithm, Backend, BackendError, Check, Effect, ErrorKind, Quota, Request, Timestamp};
+use limiter_core::{
+    Algorithm, Backend, BackendError, CasConfig, Check, Effect, ErrorKind, Quota, Request, Timestamp,
+};
 use limiter_memcached::Memcached;
 use limiter_testkit::{Direction, Proxy, servers};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 const TEN: &str = "10/day";
@@ -256,7 +261,7 @@ async fn too_large() {
     assert_eq!(small.stat("store_too_large").expect("an answer").as_deref(), Some("1"));
 }
 
-/// Behind a refusal in one exchange nobody can tell what was applied.
+/// Behind a refusal in one exchange nobody can tell what was applied; here all of it was.
 #[tokio::test]
 async fn what_travels_behind_a_refusal_is_unknown() {
     let script = Script::new(
@@ -275,10 +280,19 @@ async fn what_travels_behind_a_refusal_is_unknown() {
     }
 }
 
+/// With a text that says nothing of room: no item is lost by it.
 #[tokio::test]
-async fn a_read_that_the_server_refuses() {
-    let script = Script::new(|command, _| if command.starts_with(b"mg") { Say::Refuse } else { Say::Answer });
-    is(&refused(&patient(&[script.address]), "a").await, ErrorKind::Unavailable, Effect::NotApplied);
+async fn another_error_of_the_server() {
+    let refuses = |name: &'static [u8]| {
+        Script::new(move |command, _| if command.starts_with(name) { Say::Fail } else { Say::Answer })
+    };
+    for script in [refuses(b"mg"), refuses(b"ms")] {
+        let memcached = patient(&[script.address]);
+        let error = refused(&memcached, "a").await;
+        is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+        assert!(error.to_string().contains("answered SERVER_ERROR"), "{error}");
+        assert_eq!(memcached.usage().lost_states, 0);
+    }
 }
 
 /// Nothing is sent to it but the question which it is.
@@ -327,16 +341,40 @@ async fn a_server_that_has_connections_enough() {
     until_answered(&memcached, TEN, "d", Duration::from_secs(5)).await;
 }
 
+/// The server behind the connections becomes another, which the driver does not notice: what it answers to a read, and to
+/// a write alone.
+async fn becomes(another: SocketAddr) -> [BackendError; 2] {
+    let server = server();
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let config = CasConfig::new().remember(100, Duration::from_secs(60));
+    let memcached = Memcached::builder(url(&[proxy.addr()])).timeout(Duration::from_secs(5)).cas(config);
+    let memcached = memcached.build().expect("a URL of Memcached");
+    let _ = ask(&memcached, TEN, "secret").await.expect("an answer");
+    proxy.set_upstream(another);
+    proxy.reset();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    [refused(&memcached, "read").await, refused(&memcached, "secret").await]
+}
+
 #[tokio::test]
-async fn rubbish() {
-    let reads = Script::new(|command, _| if command.starts_with(b"mg") { Say::Rubbish } else { Say::Answer });
-    let error = refused(&patient(&[reads.address]), "secret").await;
-    is(&error, ErrorKind::Unexpected, Effect::NotApplied);
-    let writes =
-        Script::new(|command, _| if command.starts_with(b"ms") { Say::Rubbish } else { Say::Answer });
-    let error = refused(&patient(&[writes.address]), "secret").await;
-    is(&error, ErrorKind::Unexpected, Effect::Unknown);
-    let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+async fn a_server_that_begins_to_want_authentication() {
+    let strict = servers::Memcached::builder().authentication("user", "password").start();
+    let strict = strict.unwrap_or_else(|error| panic!("{error}"));
+    for error in becomes(strict.addr()).await {
+        is(&error, ErrorKind::Config, Effect::NotApplied);
+        assert!(error.to_string().contains("authentication"), "{error}");
+    }
+}
+
+/// It understands no word, and what it answers has nothing to do with the protocol.
+#[tokio::test]
+async fn a_server_that_is_no_memcached() {
+    let redis = servers::Redis::start().unwrap_or_else(|error| panic!("{error}"));
+    let [read, write] = becomes(redis.addr()).await;
+    is(&read, ErrorKind::Unexpected, Effect::NotApplied);
+    is(&write, ErrorKind::Unexpected, Effect::Unknown);
+    // It repeats what it does not understand.
+    let shown = format!("{write} {write:?} {:?}", std::error::Error::source(&write));
     assert!(!shown.contains("secret"), "{shown}");
 }
 

@@ -14,8 +14,10 @@ pub(crate) struct Script {
 pub(crate) enum Say {
     /// An absent key, or a write that was applied.
     Answer,
+    /// It has no room.
     Refuse,
-    Rubbish,
+    /// Something else is the matter with it.
+    Fail,
 }
 
 impl Script {
@@ -89,7 +91,7 @@ fn serve(mut stream: TcpStream, stats: &str, say: &dyn Fn(&[u8], bool) -> Say) {
                         refused = true;
                         reply.extend_from_slice(b"SERVER_ERROR out of memory storing object");
                     }
-                    Say::Rubbish => reply.extend_from_slice(&line[..line.len() - 2]),
+                    Say::Fail => reply.extend_from_slice(b"SERVER_ERROR as it was told"),
                 }
             }
             reply.extend_from_slice(b"\r\n");
