@@ -23,8 +23,12 @@ pub(crate) trait Dial: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) multiplexed: MultiplexedConnection,
-    number: u64,
+    pub(crate) number: Number,
 }
+
+/// Which connection of a link it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Number(u64);
 
 /// A lazily made connection, shared by all callers.
 ///
@@ -45,8 +49,8 @@ struct State {
     phase: Phase,
     /// How many connections there have been.
     made: u64,
-    /// Replies in a row that did not come in time on this connection.
-    late: u32,
+    /// Replies in a row that did not come in time on the last of them, and when the first of them was missed.
+    late: Option<(u32, Instant)>,
     /// The wait after the last failed attempt; zero after a success.
     pause: Duration,
 }
@@ -62,15 +66,18 @@ enum Phase {
 /// What came of an attempt; `None` as long as nothing has.
 type Attempt = Option<Result<Connection, BackendError>>;
 
-/// After so many late replies in a row, a connection is taken to lead nowhere.
+/// After so many late replies in a row, a connection is taken to lead nowhere, if for [`SILENCE`] all were late.
 const LATE_IN_A_ROW: u32 = 3;
+
+/// A server that many wait for may hold up all of them for a moment.
+const SILENCE: Duration = Duration::from_millis(200);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Link {
     pub(crate) fn new(dial: impl Dial, connect_timeout: Duration) -> Self {
-        let state = State { phase: Phase::Down(None), made: 0, late: 0, pause: Duration::ZERO };
+        let state = State { phase: Phase::Down(None), made: 0, late: None, pause: Duration::ZERO };
         Self { shared: Arc::new(Shared { dial: Box::new(dial), connect_timeout, state: Mutex::new(state) }) }
     }
 
@@ -102,7 +109,7 @@ impl Link {
         let mut state = self.shared.state.lock();
         match &state.phase {
             Phase::Up(multiplexed) => {
-                return Ok(Ok(Connection { multiplexed: multiplexed.clone(), number: state.made }));
+                return Ok(Ok(Connection { multiplexed: multiplexed.clone(), number: Number(state.made) }));
             }
             // A sender that is gone went with its runtime.
             Phase::Connecting(attempt) if attempt.has_changed().is_ok() => return Ok(Err(attempt.clone())),
@@ -128,44 +135,57 @@ impl Link {
         let error = match dialled {
             Ok(Ok(multiplexed)) => {
                 state.phase = Phase::Up(multiplexed.clone());
-                (state.made, state.late, state.pause) = (state.made + 1, 0, Duration::ZERO);
-                return Ok(Connection { multiplexed, number: state.made });
+                (state.made, state.late, state.pause) = (state.made + 1, None, Duration::ZERO);
+                return Ok(Connection { multiplexed, number: Number(state.made) });
             }
             Ok(Err(error)) => error::unconnected(error),
             Err(_elapsed) => unsent(ErrorKind::Timeout, "connect", "no connection in time"),
         };
-        state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        let jittered = state.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        state.phase = Phase::Down(Some((Instant::now() + jittered, error.clone())));
+        state.wait(error.clone());
         Err(error)
     }
 
-    /// A reply came.
-    pub(crate) fn answered(&self, connection: &Connection) {
+    /// A reply came, also one that refuses.
+    pub(crate) fn answered(&self, connection: Number) {
         let mut state = self.shared.state.lock();
-        if state.made == connection.number {
-            state.late = 0;
+        if state.is_up(connection) {
+            state.late = None;
         }
     }
 
     /// A reply did not come in time.
-    pub(crate) fn late(&self, connection: &Connection) {
+    pub(crate) fn late(&self, connection: Number) {
         let mut state = self.shared.state.lock();
-        // Calls that were under way on a connection that is left already say nothing about the next.
-        if state.made == connection.number && matches!(state.phase, Phase::Up(_)) {
-            state.late += 1;
-            if state.late >= LATE_IN_A_ROW {
-                state.phase = Phase::Down(None);
-            }
+        if !state.is_up(connection) {
+            return;
+        }
+        let now = Instant::now();
+        let (before, since) = state.late.unwrap_or((0, now));
+        state.late = Some((before + 1, since));
+        if before + 1 >= LATE_IN_A_ROW && now - since >= SILENCE {
+            state.phase = Phase::Down(None);
         }
     }
 
     /// The connection is of no more use; the next caller makes another.
-    pub(crate) fn lost(&self, connection: &Connection) {
+    pub(crate) fn lost(&self, connection: Number) {
         let mut state = self.shared.state.lock();
-        if state.made == connection.number && matches!(state.phase, Phase::Up(_)) {
+        if state.is_up(connection) {
             state.phase = Phase::Down(None);
         }
+    }
+}
+
+impl State {
+    /// Whether this connection is in use: calls that were under way on one that was left say nothing about the next.
+    fn is_up(&self, connection: Number) -> bool {
+        self.made == connection.0 && matches!(self.phase, Phase::Up(_))
+    }
+
+    fn wait(&mut self, error: BackendError) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        let jittered = self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.phase = Phase::Down(Some((Instant::now() + jittered, error)));
     }
 }
 

@@ -1,10 +1,11 @@
 //! One server: scripts by their digest, bounded in number and time, never sent again unless proved not applied.
 
 use crate::error::{classify, failed, timed_out, unsent};
-use crate::link::{Connection, Link};
+use crate::link::{Connection, Link, Number};
 use crate::script::Source;
 use limiter_core::{BackendError, ErrorKind};
 use redis::{Cmd, Pipeline, RedisError, Value};
+use std::mem::ManuallyDrop;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -98,21 +99,39 @@ impl Server {
         if send_by <= Instant::now() {
             return Err(unsent(ErrorKind::Timeout, operation, "the deadline passed before it was sent"));
         }
-        match timeout_at(patience.reply_by, exchange(&mut connection, command, asking)).await {
-            Ok(Ok(value)) => {
-                self.link.answered(&connection);
-                Ok(Outcome::Answered(value))
-            }
-            Ok(Err(error)) => {
-                if classify(&error).is_lost {
-                    self.link.lost(&connection);
-                }
-                Ok(Outcome::Refused(error))
-            }
-            Err(_elapsed) => {
-                self.link.late(&connection);
-                Err(timed_out(operation))
-            }
+        let unanswered = Unanswered { link: &self.link, connection: connection.number, late_from: send_by };
+        let answer = timeout_at(patience.reply_by, exchange(&mut connection, command, asking))
+            .await
+            .map_err(|_elapsed| timed_out(operation))?;
+        let connection = unanswered.end();
+        if answer.as_ref().is_err_and(|error| classify(error).is_lost) {
+            self.link.lost(connection);
+        } else {
+            self.link.answered(connection);
+        }
+        Ok(answer.map_or_else(Outcome::Refused, Outcome::Answered))
+    }
+}
+
+/// What was sent and has no answer yet. Whoever waits may leave before the reply is given up here, which tells as much of
+/// the connection: dropped at or after the first deadline, it counts as late.
+struct Unanswered<'a> {
+    link: &'a Link,
+    connection: Number,
+    late_from: Instant,
+}
+
+impl Unanswered<'_> {
+    /// There is an answer.
+    fn end(self) -> Number {
+        ManuallyDrop::new(self).connection
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if Instant::now() >= self.late_from {
+            self.link.late(self.connection);
         }
     }
 }

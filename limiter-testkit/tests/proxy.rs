@@ -139,6 +139,21 @@ fn blackholes_one_way_or_both_and_delivers_after() -> Tested {
 }
 
 #[test]
+fn blackholes_what_was_accepted_and_carries_what_is_new() -> Tested {
+    let proxy = Proxy::start(echo()?)?;
+    let old = connect(&proxy)?;
+    ask(&old, b"a", LONG)?;
+    proxy.blackhole_accepted(Direction::Both);
+    is_timeout(ask(&old, b"b", SOON));
+    assert_eq!(ask(&connect(&proxy)?, b"c", LONG)?, b"c");
+    proxy.heal();
+    let mut late = [0; 1];
+    (&old).read_exact(&mut late)?;
+    assert_eq!(&late, b"b");
+    Ok(())
+}
+
+#[test]
 fn hides_the_end_of_a_connection_too() -> Tested {
     let proxy = Proxy::start(echo()?)?;
     let client = connect(&proxy)?;

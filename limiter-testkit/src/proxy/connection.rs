@@ -40,17 +40,15 @@ pub(super) async fn carry(mut client: TcpStream, number: u64, shared: Arc<Shared
             let end = {
                 let (from_client, to_client) = client.split();
                 let (from_server, to_server) = server.split();
-                let way = |way, number| Pump {
+                let way = |way| Pump {
                     way,
+                    number,
                     shared: &shared,
                     faults: faults.clone(),
-                    luck: Luck { number, drawn: None },
+                    luck: Luck { number: 2 * number + way as u64, drawn: None },
                 };
                 let both = async {
-                    tokio::try_join!(
-                        way(0, 2 * number).run(from_client, to_server),
-                        way(1, 2 * number + 1).run(from_server, to_client),
-                    )
+                    tokio::try_join!(way(0).run(from_client, to_server), way(1).run(from_server, to_client),)
                 };
                 let mut reset = faults.clone();
                 tokio::select! {
@@ -76,6 +74,8 @@ fn abort(stream: &TcpStream) {
 /// One direction of one connection.
 struct Pump<'a> {
     way: usize,
+    /// The connection's number.
+    number: u64,
     shared: &'a Shared,
     faults: watch::Receiver<Faults>,
     luck: Luck,
@@ -141,7 +141,7 @@ impl Pump<'_> {
         loop {
             let way = self.faults.borrow_and_update().ways[self.way];
             let due = came + way.delay;
-            if way.blackhole {
+            if self.number < way.blackhole_below {
                 self.faults.changed().await.map_err(|_| End::Cut)?;
             } else if Instant::now() < due {
                 tokio::select! { () = sleep_until(due) => {} _ = self.faults.changed() => {} }

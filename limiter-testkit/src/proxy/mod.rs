@@ -90,7 +90,8 @@ struct Way {
     delay: Duration,
     /// So many bytes at a time, and the pause after them.
     drip: Option<(usize, Duration)>,
-    blackhole: bool,
+    /// Nothing passes of the connections of smaller numbers.
+    blackhole_below: u64,
 }
 
 struct Shared {
@@ -158,7 +159,14 @@ impl Proxy {
     /// Nothing passes, not even the end of a connection, and nobody is told; new connections are made, since the system
     /// makes them. What was sent meanwhile arrives after [`heal`](Self::heal), as TCP sends again what was lost.
     pub fn blackhole(&self, direction: Direction) {
-        self.change_ways(direction, |way| way.blackhole = true);
+        self.change_ways(direction, |way| way.blackhole_below = u64::MAX);
+    }
+
+    /// The same for the connections that have been accepted so far; new ones are carried, as by a gateway that has
+    /// forgotten what it led where.
+    pub fn blackhole_accepted(&self, direction: Direction) {
+        let accepted = self.accepted();
+        self.change_ways(direction, |way| way.blackhole_below = accepted);
     }
 
     /// Lets so many bytes of replies pass, over whichever connections, and closes the one that carried the last; 0 closes
