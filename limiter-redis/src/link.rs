@@ -32,8 +32,9 @@ pub(crate) struct Number(u64);
 
 /// A lazily made connection, shared by all callers.
 ///
-/// Connecting runs in a task of its own, which no caller's deadline cancels. After a failure the next attempt waits,
-/// twice as long each time and jittered; until then callers are told at once.
+/// Connecting runs in a task of its own, which no caller's deadline cancels. After a failure, and after a connection that
+/// did not prove itself, the next attempt waits, twice as long each time and jittered; until then callers are told at
+/// once. Where a connection that proved itself is lost, the next caller makes another.
 #[derive(Clone)]
 pub(crate) struct Link {
     shared: Arc<Shared>,
@@ -49,9 +50,13 @@ struct State {
     phase: Phase,
     /// How many connections there have been.
     made: u64,
-    /// Replies in a row that did not come in time on the last of them, and when the first of them was missed.
+    /// When the last of them was made.
+    made_at: Instant,
+    /// Whether it ever answered.
+    has_answered: bool,
+    /// Replies in a row that did not come in time on it, and when the first of them was missed.
     late: Option<(u32, Instant)>,
-    /// The wait after the last failed attempt; zero after a success.
+    /// The wait before the last attempt; zero where none was due.
     pause: Duration,
 }
 
@@ -77,7 +82,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 impl Link {
     pub(crate) fn new(dial: impl Dial, connect_timeout: Duration) -> Self {
-        let state = State { phase: Phase::Down(None), made: 0, late: None, pause: Duration::ZERO };
+        let state = State {
+            phase: Phase::Down(None),
+            made: 0,
+            made_at: Instant::now(),
+            has_answered: false,
+            late: None,
+            pause: Duration::ZERO,
+        };
         Self { shared: Arc::new(Shared { dial: Box::new(dial), connect_timeout, state: Mutex::new(state) }) }
     }
 
@@ -135,7 +147,8 @@ impl Link {
         let error = match dialled {
             Ok(Ok(multiplexed)) => {
                 state.phase = Phase::Up(multiplexed.clone());
-                (state.made, state.late, state.pause) = (state.made + 1, None, Duration::ZERO);
+                (state.made, state.made_at) = (state.made + 1, Instant::now());
+                (state.has_answered, state.late) = (false, None);
                 return Ok(Connection { multiplexed, number: Number(state.made) });
             }
             Ok(Err(error)) => error::unconnected(error),
@@ -145,8 +158,16 @@ impl Link {
         Err(error)
     }
 
-    /// A reply came, also one that refuses.
+    /// The server did what it was asked.
     pub(crate) fn answered(&self, connection: Number) {
+        let mut state = self.shared.state.lock();
+        if state.is_up(connection) {
+            (state.has_answered, state.late) = (true, None);
+        }
+    }
+
+    /// The server refused.
+    pub(crate) fn refused(&self, connection: Number) {
         let mut state = self.shared.state.lock();
         if state.is_up(connection) {
             state.late = None;
@@ -163,15 +184,15 @@ impl Link {
         let (before, since) = state.late.unwrap_or((0, now));
         state.late = Some((before + 1, since));
         if before + 1 >= LATE_IN_A_ROW && now - since >= SILENCE {
-            state.phase = Phase::Down(None);
+            state.give_up(unsent(ErrorKind::Timeout, "connect", "the last connection led nowhere"));
         }
     }
 
-    /// The connection is of no more use; the next caller makes another.
-    pub(crate) fn lost(&self, connection: Number) {
+    /// The connection is of no more use.
+    pub(crate) fn lost(&self, connection: Number, error: RedisError) {
         let mut state = self.shared.state.lock();
         if state.is_up(connection) {
-            state.phase = Phase::Down(None);
+            state.give_up(error::unconnected(error));
         }
     }
 }
@@ -180,6 +201,16 @@ impl State {
     /// Whether this connection is in use: calls that were under way on one that was left say nothing about the next.
     fn is_up(&self, connection: Number) -> bool {
         self.made == connection.0 && matches!(self.phase, Phase::Up(_))
+    }
+
+    /// Leaves the connection. One that answered, and for as long as the longest pause, has proved itself: what was wrong
+    /// before is over, and the next caller makes another at once. Any other was as good as none.
+    fn give_up(&mut self, error: BackendError) {
+        if self.has_answered && self.made_at.elapsed() >= LONGEST_PAUSE {
+            (self.phase, self.pause) = (Phase::Down(None), Duration::ZERO);
+        } else {
+            self.wait(error);
+        }
     }
 
     fn wait(&mut self, error: BackendError) {

@@ -104,12 +104,20 @@ impl Server {
             .await
             .map_err(|_elapsed| timed_out(operation))?;
         let connection = unanswered.end();
-        if answer.as_ref().is_err_and(|error| classify(error).is_lost) {
-            self.link.lost(connection);
-        } else {
-            self.link.answered(connection);
+        match answer {
+            Ok(value) => {
+                self.link.answered(connection);
+                Ok(Outcome::Answered(value))
+            }
+            Err(error) => {
+                if classify(&error).is_lost {
+                    self.link.lost(connection, error.clone());
+                } else {
+                    self.link.refused(connection);
+                }
+                Ok(Outcome::Refused(error))
+            }
         }
-        Ok(answer.map_or_else(Outcome::Refused, Outcome::Answered))
     }
 }
 

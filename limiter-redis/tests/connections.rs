@@ -3,14 +3,15 @@
 
 mod common;
 
-use common::request;
-use limiter_core::{Backend, Origin, StandardConfig, standard};
+use common::{answer, ask, bend, check, request, until_answered};
+use limiter_core::{Backend, Effect, Origin, Request, StandardConfig, standard};
 use limiter_redis::Redis;
 use limiter_testkit::servers;
 use limiter_testkit::{Direction, Proxy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+const TEN: &str = "10/day";
 const MANY: &str = "100000/day";
 
 /// A server behind a proxy, and a URL that leads there.
@@ -43,4 +44,56 @@ async fn a_connection_that_leads_nowhere_is_left_under_all_layers() {
     assert!(!from_store().await, "the connection leads somewhere");
     until_from_store().await;
     assert!(proxy.accepted() > before);
+}
+
+/// Calls that a server refuses in such a way that another server may be behind the next connection.
+async fn refused_again_and_again(redis: &Redis, proxy: &Proxy, code: &str) {
+    let (before, start, mut told) = (proxy.accepted(), Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(1) {
+        if let Err(error) = ask(redis, TEN, "a").await {
+            assert_eq!(error.effect(), Effect::NotApplied, "{error}");
+            told += u32::from(error.to_string().contains(code));
+        }
+        // A replica answers what writes nothing.
+        let peek = Request::one(check(TEN, "a", 0)).expect("one check");
+        let _maybe = answer(redis, &peek).await;
+    }
+    let made = proxy.accepted() - before;
+    assert!(told > 100, "{code} was told {told} times");
+    assert!((1..20).contains(&made), "{made} connections for {told} calls");
+}
+
+/// One that was demoted is left for its successor; where there is none yet, not with every call.
+#[tokio::test]
+async fn refusals_do_not_make_a_connection_per_call() {
+    let other = servers::Redis::start().expect("a Redis");
+    for protocol in ["resp3", "resp2"] {
+        let (server, proxy, url) = proxied();
+        let redis = Redis::connect(format!("{url}?protocol={protocol}")).expect("a URL of Redis");
+        let _ = ask(&redis, TEN, "a").await.expect("an answer");
+        bend(&server, &["REPLICAOF", "127.0.0.1", &other.port().to_string()]);
+        refused_again_and_again(&redis, &proxy, "READONLY").await;
+        bend(&server, &["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+        bend(&server, &["REPLICAOF", "127.0.0.1", "1"]);
+        refused_again_and_again(&redis, &proxy, "MASTERDOWN").await;
+        bend(&server, &["REPLICAOF", "NO", "ONE"]);
+        until_answered(&redis, TEN, "a", Duration::from_secs(2)).await;
+
+        bend(&server, &["CONFIG", "SET", "requirepass", "secret"]);
+        let stranger = Redis::connect(format!("{url}?protocol={protocol}")).expect("a URL of Redis");
+        refused_again_and_again(&stranger, &proxy, "NOAUTH").await;
+    }
+}
+
+/// What answered for a while, as a connection that an idle server closed, is replaced at once.
+#[tokio::test]
+async fn a_proven_connection_that_is_cut_is_replaced_at_once() {
+    let (_server, proxy, url) = proxied();
+    let redis = Redis::connect(url).expect("a URL of Redis");
+    let _ = ask(&redis, TEN, "a").await.expect("an answer");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    proxy.cut_reply_after(0);
+    let error = ask(&redis, TEN, "a").await.expect_err("a reply that is cut");
+    assert_eq!(error.effect(), Effect::Unknown, "{error}");
+    let _ = ask(&redis, TEN, "a").await.expect("an answer over the next connection");
 }
