@@ -3,6 +3,7 @@
 use crate::builder::{Certificates, ConfigError};
 use crate::link::Dial;
 use async_trait::async_trait;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -10,8 +11,8 @@ use redis::{
     RedisError,
 };
 use std::fmt;
-#[cfg(target_os = "linux")]
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Where the store is.
 #[derive(Clone)]
@@ -182,13 +183,52 @@ impl Dial for Node {
     }
 }
 
+/// How long a sentinel has for itself, before the next is asked too.
+const HEAD_START: Duration = Duration::from_millis(50);
+
 #[async_trait]
 impl Dial for Sentinel {
+    /// Asks the sentinels one after another; one that hangs holds up the next no longer than its head start.
     async fn dial(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut rest = self.sentinels.iter();
+        let (mut asked, mut failed) = (FuturesUnordered::new(), None);
+        loop {
+            asked.extend(rest.next().map(|sentinel| self.dial_by(sentinel)));
+            let answer = if rest.len() == 0 {
+                asked.next().await
+            } else {
+                let Ok(answer) = timeout(HEAD_START, asked.next()).await else { continue };
+                answer
+            };
+            match answer {
+                Some(Ok(connection)) => return Ok(connection),
+                Some(Err(error)) => failed = failed.into_iter().chain([error]).max_by_key(telling),
+                None => return Err(failed.unwrap_or_else(none_named)),
+            }
+        }
+    }
+}
+
+/// How much an error tells of why there is no primary: a sentinel, or a primary, that is away, the least.
+fn telling(error: &RedisError) -> u8 {
+    match error.kind() {
+        redis::ErrorKind::Io => 0,
+        redis::ErrorKind::MasterNameNotFoundBySentinel => 1,
+        _ => 2,
+    }
+}
+
+fn none_named() -> RedisError {
+    RedisError::from((redis::ErrorKind::InvalidClientConfig, "the URL names no sentinel"))
+}
+
+impl Sentinel {
+    /// The primary that one sentinel names.
+    async fn dial_by(&self, sentinel: &ConnectionAddr) -> Result<MultiplexedConnection, RedisError> {
         let info = &self.primary.info;
         let settings = info.redis_settings();
         let mut builder =
-            SentinelClientBuilder::new(self.sentinels.clone(), &self.service, SentinelServerType::Master)?
+            SentinelClientBuilder::new([sentinel.clone()], &self.service, SentinelServerType::Master)?
                 .set_client_to_redis_db(settings.db())
                 .set_client_to_redis_protocol(settings.protocol())
                 .set_client_to_redis_tcp_settings(info.tcp_settings().clone());

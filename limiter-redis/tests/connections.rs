@@ -6,7 +6,7 @@ mod common;
 use common::{answer, ask, bend, check, request, until_answered};
 use limiter_core::{Backend, Effect, Origin, Request, StandardConfig, standard};
 use limiter_redis::Redis;
-use limiter_testkit::servers;
+use limiter_testkit::servers::{self, RedisSentinel};
 use limiter_testkit::{Direction, Proxy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,4 +96,26 @@ async fn a_proven_connection_that_is_cut_is_replaced_at_once() {
     let error = ask(&redis, TEN, "a").await.expect_err("a reply that is cut");
     assert_eq!(error.effect(), Effect::Unknown, "{error}");
     let _ = ask(&redis, TEN, "a").await.expect("an answer over the next connection");
+}
+
+fn by_sentinel(sentinel: &RedisSentinel) -> Redis {
+    let hosts: Vec<String> = sentinel.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
+    let url = format!("redis-sentinel://{}/{}", hosts.join(","), RedisSentinel::SERVICE);
+    Redis::connect(url).expect("a URL of Redis")
+}
+
+/// Wherever in the URL those are that hang, and those that are not there.
+#[tokio::test]
+async fn a_sentinel_that_hangs_holds_up_no_connection() {
+    let sentinel = RedisSentinel::start().expect("sentinels");
+    for hung in [&[0][..], &[1], &[0, 1], &[1, 2]] {
+        hung.iter().for_each(|i| sentinel.sentinels()[*i].pause());
+        let redis = by_sentinel(&sentinel);
+        let took = until_answered(&redis, TEN, "a", Duration::from_secs(5)).await;
+        assert!(took < Duration::from_secs(1), "{hung:?} hung: {took:?}");
+        hung.iter().for_each(|i| sentinel.sentinels()[*i].resume());
+    }
+    sentinel.sentinels()[0].kill();
+    sentinel.sentinels()[1].pause();
+    until_answered(&by_sentinel(&sentinel), TEN, "a", Duration::from_secs(1)).await;
 }
