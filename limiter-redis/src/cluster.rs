@@ -1,6 +1,6 @@
 //! A Redis Cluster: which server has which slot, learnt from the servers and from their redirections.
 
-use crate::error::unsent;
+use crate::error::{unlearnt, unsent};
 use crate::link::Link;
 use crate::route::Slot;
 use crate::server::{Advice, Call, CallError, Patience, Server};
@@ -40,6 +40,8 @@ struct Map {
     members: Vec<Member>,
     /// The place of the server that has a slot, by slot; empty as long as none is known.
     slots: Vec<Option<u16>>,
+    /// Why none is known, once all have been asked.
+    unknown: Option<BackendError>,
 }
 
 #[derive(Clone)]
@@ -68,6 +70,8 @@ const ASKED_AT_ONCE: usize = 3;
 
 /// How long a server may take to say who has which slot.
 const LEARNING_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub(crate) const NOBODY_SAYS: &str = "no server of the cluster says who has which slot";
 
 impl Cluster {
     pub(crate) fn new(seeds: Seeds, connect_timeout: Duration, most_in_flight: usize) -> Self {
@@ -165,7 +169,7 @@ impl Cluster {
         Ok(member.clone())
     }
 
-    /// The map, waiting for the first one.
+    /// The map, waiting for the first one, or for why there is none.
     async fn map(&self, operation: &'static str, patience: Patience) -> Result<Arc<Map>, BackendError> {
         let known = Arc::clone(&self.shared.map.borrow());
         if !known.slots.is_empty() {
@@ -176,13 +180,10 @@ impl Cluster {
         }
         self.learn();
         let mut maps = self.shared.map.subscribe();
-        match timeout_at(patience.send_by(), maps.wait_for(|map| !map.slots.is_empty())).await {
-            Ok(Ok(map)) => Ok(Arc::clone(&map)),
-            _ => Err(unsent(
-                ErrorKind::Unavailable,
-                operation,
-                "no server of the cluster says who has which slot",
-            )),
+        let is_asked = |map: &Arc<Map>| !map.slots.is_empty() || map.unknown.is_some();
+        match timeout_at(patience.send_by(), maps.wait_for(is_asked)).await {
+            Ok(Ok(map)) => map.unknown.clone().map_or_else(|| Ok(Arc::clone(&map)), Err),
+            _ => Err(unsent(ErrorKind::Timeout, operation, NOBODY_SAYS)),
         }
     }
 
@@ -211,12 +212,15 @@ impl Cluster {
         if self.shared.is_learning.swap(true, Ordering::AcqRel) {
             return;
         }
+        // Who waits is told what comes of this look, and not of one long ago.
+        self.shared.explain(None);
         // Also when the task is lost with its runtime.
         let done = Learning(Arc::clone(&self.shared));
         runtime.spawn(async move {
             let shared = &done.0;
-            if let Some(slots) = shared.ask().await {
-                shared.map.send_modify(|map| *map = Arc::new(map.with(shared, &slots)));
+            match shared.ask().await {
+                Ok(slots) => shared.map.send_modify(|map| *map = Arc::new(map.with(shared, &slots))),
+                Err(error) => shared.explain(Some(error)),
             }
             sleep(LEARNING_PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         });
@@ -241,9 +245,20 @@ impl Shared {
         self.pattern.at(host, port)
     }
 
+    /// Says why there is no map, where there is none.
+    fn explain(&self, unknown: Option<BackendError>) {
+        self.map.send_if_modified(|map| {
+            let has_none = map.slots.is_empty();
+            if has_none {
+                Arc::make_mut(map).unknown = unknown;
+            }
+            has_none
+        });
+    }
+
     /// Asks the servers that have slots and the seeds, some at a time in random order, until one says who has which
-    /// slot.
-    async fn ask(&self) -> Option<Vec<Range>> {
+    /// slot; or why none does.
+    async fn ask(&self) -> Result<Vec<Range>, BackendError> {
         let map = Arc::clone(&self.map.borrow());
         let mut asked: Vec<Member> =
             map.places().into_iter().filter_map(|place| map.member(place).cloned()).collect();
@@ -252,15 +267,23 @@ impl Shared {
         let answers = asked.into_iter().map(|member| async move {
             let patience = Patience { send_by: None, reply_by: Instant::now() + LEARNING_TIMEOUT };
             let command = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
-            let reply = member.server.command("learn", &command, patience).await.ok()?;
-            ranges(reply, member.node.address().0)
+            let reply = member.server.command("learn", &command, patience).await.map_err(unlearnt)?;
+            let nobody = || unsent(ErrorKind::Unavailable, "learn", NOBODY_SAYS);
+            ranges(reply, member.node.address().0).ok_or_else(nobody)
         });
-        stream::iter(answers)
-            .buffer_unordered(ASKED_AT_ONCE)
-            .filter_map(std::future::ready)
-            .boxed()
-            .next()
-            .await
+        let mut answers = stream::iter(answers).buffer_unordered(ASKED_AT_ONCE).boxed();
+        let mut failed = None;
+        while let Some(answer) = answers.next().await {
+            let error = match answer {
+                Ok(ranges) => return Ok(ranges),
+                Err(error) => error,
+            };
+            // A server that is away tells less than one that is set up otherwise than the URL says.
+            if failed.is_none() || !error.is_outage() {
+                failed = Some(error);
+            }
+        }
+        Err(failed.unwrap_or_else(|| unsent(ErrorKind::Unavailable, "learn", NOBODY_SAYS)))
     }
 }
 
@@ -326,7 +349,7 @@ impl Map {
     /// The same members, and those that are new, with these slots.
     fn with(&self, shared: &Shared, ranges: &[Range]) -> Self {
         let members = if self.members.len() < MOST_MEMBERS { self.members.clone() } else { Vec::new() };
-        let mut map = Self { members, slots: vec![None; usize::from(Slot::COUNT)] };
+        let mut map = Self { members, slots: vec![None; usize::from(Slot::COUNT)], unknown: None };
         for Range { from, to, host, port } in ranges {
             let place = map.place_of(shared, host, *port);
             if let Some(slots) = map.slots.get_mut(*from..=*to) {

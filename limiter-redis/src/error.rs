@@ -1,5 +1,6 @@
 //! What went wrong, and whether the request may have been recorded: one table.
 
+use crate::cluster::NOBODY_SAYS;
 use limiter_core::{BackendError, Effect, ErrorKind};
 use redis::{ErrorKind as Driver, RedisError, ServerErrorKind as Server};
 
@@ -89,6 +90,14 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -
 pub(crate) fn unconnected(error: RedisError) -> BackendError {
     let class = Class { effect: Effect::NotApplied, ..classify(&error) };
     failed("connect", class, error)
+}
+
+/// Why a server did not say who has which slot of a cluster: the request that waits for it was not sent.
+pub(crate) fn unlearnt(error: BackendError) -> BackendError {
+    match error.effect() {
+        Effect::NotApplied => error,
+        Effect::Unknown => unsent(error.kind(), "learn", NOBODY_SAYS).with_source(error),
+    }
 }
 
 /// No answer in time, to what was sent.

@@ -4,9 +4,9 @@
 mod common;
 
 use common::{answer, ask, bend, check, request, until_answered};
-use limiter_core::{Backend, Effect, Origin, Request, StandardConfig, standard};
+use limiter_core::{Backend, Effect, ErrorKind, Origin, Request, StandardConfig, standard};
 use limiter_redis::Redis;
-use limiter_testkit::servers::{self, RedisSentinel};
+use limiter_testkit::servers::{self, RedisCluster, RedisSentinel};
 use limiter_testkit::{Direction, Proxy};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,4 +118,53 @@ async fn a_sentinel_that_hangs_holds_up_no_connection() {
     sentinel.sentinels()[0].kill();
     sentinel.sentinels()[1].pause();
     until_answered(&by_sentinel(&sentinel), TEN, "a", Duration::from_secs(1)).await;
+}
+
+/// As with one server, so that an operator sees what to mend.
+#[tokio::test]
+async fn a_cluster_says_why_it_cannot_be_used() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    for node in cluster.nodes() {
+        bend(node, &["CONFIG", "SET", "masterauth", "right7"]);
+        bend(node, &["CONFIG", "SET", "requirepass", "right7"]);
+    }
+    let address = cluster.nodes()[0].addr();
+    for (login, query, reason) in [
+        ("", "", "NOAUTH"),
+        ("", "?protocol=resp2", "NOAUTH"),
+        (":wrong@", "", "WRONGPASS"),
+        (":wrong@", "?protocol=resp2", "authentication failed"),
+    ] {
+        let redis = Redis::connect(format!("redis-cluster://{login}{address}{query}")).expect("a URL");
+        for error in [ask(&redis, TEN, "a").await.map(|_| ()), redis.ready().await] {
+            let error = error.expect_err("a login that is refused");
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Config, Effect::NotApplied), "{error}");
+            let shown = format!("{error} {:?}", std::error::Error::source(&error));
+            assert!(shown.contains(reason), "{login:?} {query:?}: {shown}");
+        }
+    }
+    // What was refused once is asked again.
+    let redis = Redis::connect(format!("redis-cluster://{address}")).expect("a URL");
+    let error = ask(&redis, TEN, "a").await.expect_err("a login that is missing");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    for node in cluster.nodes() {
+        let mut connection = node.connect().expect("a connection");
+        connection.command(&["AUTH", "right7"]).expect("a login");
+        connection.command(&["CONFIG", "SET", "requirepass", ""]).expect("no password any more");
+    }
+    until_answered(&redis, TEN, "a", Duration::from_secs(5)).await;
+}
+
+/// The last refusal is not what is told much later.
+#[tokio::test]
+async fn a_cluster_that_came_up_meanwhile_answers_the_first_call() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    let proxy = Proxy::start(cluster.nodes()[0].addr()).expect("a proxy");
+    let redis = Redis::connect(format!("redis-cluster://{}", proxy.addr())).expect("a URL");
+    proxy.refuse();
+    let error = ask(&redis, TEN, "a").await.expect_err("nobody listens");
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error}");
+    proxy.heal();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let _ = ask(&redis, TEN, "a").await.expect("an answer");
 }
