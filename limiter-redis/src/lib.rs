@@ -14,8 +14,9 @@
 //! # }
 //! ```
 //! # Versions
-//! Tested with Redis 7.0, on a single server, a cluster and through Sentinel. The scripts use nothing newer than
-//! Redis 6.0: `SET .. KEEPTTL`, and commands that write after `TIME`.
+//! Redis 7.0 and later: 7.0.15 is what the tests run, on a single server, a cluster and through Sentinel.
+//! [`ready`](limiter_core::Backend::ready) refuses what is older. A script's error comes wrapped in another there, so
+//! that a refusal cannot be told from what may have been recorded.
 //!
 //! # What is kept
 //! A key is `{tag}rl1:algorithm:..`, where the tag decides its slot in a cluster. The value is an integer for a bucket

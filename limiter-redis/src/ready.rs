@@ -11,8 +11,9 @@ use limiter_core::{
 use redis::Value;
 use std::time::Duration;
 
-/// The oldest version whose scripts may write after reading the clock, and that keeps a time to live over a `SET`.
-const OLDEST: (u32, u32) = (6, 0);
+/// The oldest version that was run. Those before it wrap an error that a script meets in one of their own, by which
+/// nobody can tell whether something was recorded.
+const OLDEST: (u32, u32) = (7, 0);
 
 pub(crate) async fn check(redis: &Redis) -> Result<(), BackendError> {
     let inner = &*redis.inner;
@@ -38,10 +39,10 @@ async fn check_server(inner: &Inner, server: &Server) -> Result<(), BackendError
     };
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let version = field("redis_version").unwrap_or_default();
-    if parsed(version).is_some_and(|version| version < OLDEST) {
+    if is_too_old(version) {
         let (major, minor) = OLDEST;
         return Err(config(&format!(
-            "Redis {version} is older than {major}.{minor}, which the scripts need"
+            "Redis {version} is older than {major}.{minor}, the oldest that this store knows"
         )));
     }
     let (policy, most) =
@@ -71,9 +72,10 @@ fn text_of(info: Value) -> String {
     }
 }
 
-fn parsed(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.');
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+/// A version that is not understood is none of those.
+fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map_while(|part| part.parse().ok());
+    parts.next().zip(parts.next()).is_some_and(|version: (u32, u32)| version < OLDEST)
 }
 
 /// Does once what decisions and resets do, with every command that the scripts use, on keys of its own.
@@ -115,4 +117,15 @@ fn probe(text: &str, at: Timestamp) -> Result<Request, ProbeError> {
 
 fn config(message: &str) -> BackendError {
     unsent(ErrorKind::Config, "ready", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_old;
+
+    #[test]
+    fn versions_before_the_oldest_that_was_run_are_too_old() {
+        assert!(["6.0.0", "6.2.14", "5.0.7", "6.255.255"].into_iter().all(is_too_old));
+        assert!(!["7.0.15", "7.0.0", "7.4.2", "8.0.1", "10.0.0", "", "next"].into_iter().any(is_too_old));
+    }
 }
