@@ -25,7 +25,8 @@ pub(crate) struct Cluster {
 struct Shared {
     /// How every server is reached, but for its address.
     pattern: Node,
-    seeds: Vec<Node>,
+    /// Those of the URL. They are members from the start, and asked for the map whether they have slots or not.
+    seeds: Vec<Member>,
     connect_timeout: Duration,
     most_in_flight: usize,
     /// Old maps serve until there is a new one.
@@ -75,9 +76,11 @@ pub(crate) const NOBODY_SAYS: &str = "no server of the cluster says who has whic
 
 impl Cluster {
     pub(crate) fn new(seeds: Seeds, connect_timeout: Duration, most_in_flight: usize) -> Self {
-        let Seeds { pattern, nodes: seeds } = seeds;
-        let map = watch::Sender::new(Arc::default());
-        let is_learning = AtomicBool::new(false);
+        let Seeds { pattern, nodes } = seeds;
+        let seeds = nodes.into_iter().map(|node| Member::new(node, connect_timeout, most_in_flight));
+        let map = Map { members: seeds.collect(), ..Map::default() };
+        let seeds = map.members.clone();
+        let (map, is_learning) = (watch::Sender::new(Arc::new(map)), AtomicBool::new(false));
         Self {
             shared: Arc::new(Shared { pattern, seeds, connect_timeout, most_in_flight, map, is_learning }),
         }
@@ -203,7 +206,7 @@ impl Cluster {
             *map = Arc::new(grown);
             true
         });
-        member.unwrap_or_else(|| self.shared.member(self.shared.node(host, port)))
+        member.unwrap_or_else(|| self.shared.member(host, port))
     }
 
     /// Looks anew who has which slot, in a task of its own, one at a time.
@@ -235,14 +238,22 @@ impl Drop for Learning {
     }
 }
 
-impl Shared {
-    fn member(&self, node: Node) -> Member {
-        let link = Link::new(node.clone(), self.connect_timeout);
-        Member { node, server: Arc::new(Server::new(link, self.most_in_flight)) }
+impl Member {
+    fn new(node: Node, connect_timeout: Duration, most_in_flight: usize) -> Self {
+        let link = Link::new(node.clone(), connect_timeout);
+        Self { node, server: Arc::new(Server::new(link, most_in_flight)) }
     }
+}
 
-    fn node(&self, host: &str, port: u16) -> Node {
-        self.pattern.at(host, port)
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
+}
+
+impl Shared {
+    fn member(&self, host: &str, port: u16) -> Member {
+        Member::new(self.pattern.at(host, port), self.connect_timeout, self.most_in_flight)
     }
 
     /// Says why there is no map, where there is none.
@@ -262,7 +273,9 @@ impl Shared {
         let map = Arc::clone(&self.map.borrow());
         let mut asked: Vec<Member> =
             map.places().into_iter().filter_map(|place| map.member(place).cloned()).collect();
-        asked.extend(self.seeds.iter().map(|seed| self.member(seed.clone())));
+        let is_new = |seed: &&Member| asked.iter().all(|member| member.node.address() != seed.node.address());
+        let seeds: Vec<Member> = self.seeds.iter().filter(is_new).cloned().collect();
+        asked.extend(seeds);
         fastrand::shuffle(&mut asked);
         let answers = asked.into_iter().map(|member| async move {
             let patience = Patience { send_by: None, reply_by: Instant::now() + LEARNING_TIMEOUT };
@@ -340,7 +353,7 @@ impl Map {
     fn place_of(&mut self, shared: &Shared, host: &str, port: u16) -> Option<u16> {
         let known = self.members.iter().position(|member| member.node.address() == (host, port));
         let place = known.unwrap_or_else(|| {
-            self.members.push(shared.member(shared.node(host, port)));
+            self.members.push(shared.member(host, port));
             self.members.len() - 1
         });
         u16::try_from(place).ok()
@@ -348,7 +361,8 @@ impl Map {
 
     /// The same members, and those that are new, with these slots.
     fn with(&self, shared: &Shared, ranges: &[Range]) -> Self {
-        let members = if self.members.len() < MOST_MEMBERS { self.members.clone() } else { Vec::new() };
+        let members =
+            if self.members.len() < MOST_MEMBERS { self.members.clone() } else { shared.seeds.clone() };
         let mut map = Self { members, slots: vec![None; usize::from(Slot::COUNT)], unknown: None };
         for Range { from, to, host, port } in ranges {
             let place = map.place_of(shared, host, *port);

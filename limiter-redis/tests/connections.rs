@@ -168,3 +168,34 @@ async fn a_cluster_that_came_up_meanwhile_answers_the_first_call() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let _ = ask(&redis, TEN, "a").await.expect("an answer");
 }
+
+/// Each look at who has which slot asks over the connections that there are.
+#[tokio::test]
+async fn a_cluster_that_is_down_is_not_dialled_with_every_look() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    // By another name than its own, the seed is no server of the map.
+    let proxy = Proxy::start(cluster.nodes()[0].addr()).expect("a proxy");
+    let redis = Redis::connect(format!("redis-cluster://{}", proxy.addr())).expect("a URL");
+    until_answered(&redis, TEN, "a", Duration::from_secs(5)).await;
+    let received = || {
+        let received = cluster.nodes()[1].info("total_connections_received").expect("an answer");
+        received.and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    cluster.nodes()[2].kill();
+    let (start, mut downs) = (Instant::now(), 0);
+    let (mut dialled, mut before) = (proxy.accepted(), received());
+    while start.elapsed() < Duration::from_secs(4) {
+        for i in 0_u32..20 {
+            let error = ask(&redis, TEN, &i.to_string()).await.err();
+            downs += u32::from(error.is_some_and(|error| error.to_string().contains("CLUSTERDOWN")));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if downs == 0 {
+            (dialled, before) = (proxy.accepted(), received());
+        }
+    }
+    assert!(downs > 100, "CLUSTERDOWN was told {downs} times");
+    assert_eq!(proxy.accepted() - dialled, 0, "connections to the seed");
+    // The count's own connection is one of them.
+    assert!(received() - before <= 2, "connections to a server of the map");
+}
