@@ -9,6 +9,7 @@ use limiter_core::{BackendError, Effect, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
 
@@ -102,6 +103,12 @@ pub(crate) struct Failure {
     pub(crate) is_passing: bool,
 }
 
+impl Failure {
+    fn of(operation: &'static str, class: Class, error: &Error) -> Self {
+        Self { error: failed(operation, class, error), is_passing: class.is_passing }
+    }
+}
+
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         Self { error, is_passing: false }
@@ -180,7 +187,10 @@ async fn exchange(
             Ok(Ok(statement)) => Some(statement),
             Ok(Err(error)) => {
                 let class = Class { effect: Effect::NotApplied, ..classify(&error) };
-                return Err(ended(connection, call.operation, class, &error));
+                if class.is_lost {
+                    connection.discard();
+                }
+                return Err(Failure::of(call.operation, class, &error));
             }
             Err(_elapsed) => {
                 connection.discard();
@@ -201,23 +211,32 @@ async fn exchange(
         }
     };
     let around = connection.with(&settings);
-    let answer = match timeout_at(give_up, send(&connection, around, query)).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => {
-            // The server should have ended it by itself.
-            connection.discard();
-            return Err(timed_out(call.operation).into());
-        }
+    let Ok(sent) = timeout_at(give_up, send(&connection, around, query)).await else {
+        // The server should have ended it by itself.
+        connection.discard();
+        return Err(timed_out(call.operation).into());
     };
-    answer.map_err(|error| ended(connection, call.operation, classify(&error), &error))
+    let answer = sent.answer.map_err(|error| (classify(&error), error));
+    if sent.is_astray || answer.as_ref().is_err_and(|(class, _)| class.is_lost) {
+        connection.discard();
+    }
+    answer.map_err(|(class, error)| Failure::of(call.operation, class, &error))
 }
 
-/// Sends all at once. An error before the statement, or of its commit, is the statement's.
+/// What came back of a statement and what was around it.
+struct Sent {
+    answer: Result<Vec<Row>, Error>,
+    /// What was around it failed: the session is not as it is taken to be.
+    is_astray: bool,
+}
+
+/// Sends all at once. The answer is the statement's own, which runs also behind a setting that failed; an error of its
+/// commit is its error.
 async fn send(
     connection: &Connection,
     around: Around,
     query: impl Future<Output = Result<Vec<Row>, Error>>,
-) -> Result<Vec<Row>, Error> {
+) -> Sent {
     let before = async {
         match &around {
             Around::Nothing => Ok(()),
@@ -233,17 +252,17 @@ async fn send(
         }
     };
     let (before, rows, after) = join3(before, query, after).await;
-    before?;
-    let rows = rows?;
-    after?;
-    Ok(rows)
-}
-
-fn ended(connection: Connection, operation: &'static str, class: Class, error: &Error) -> Failure {
-    if class.is_lost {
-        connection.discard();
-    }
-    Failure { error: failed(operation, class, error), is_passing: class.is_passing }
+    let is_astray = before.is_err() || after.is_err();
+    let answer = match (before, rows, after) {
+        // A transaction that had failed before the statement.
+        (Err(before), Err(error), _) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+            Err(before)
+        }
+        // One that has begun, and did not commit. Where it has not, the statement has committed by itself.
+        (Ok(()), Ok(_), Err(after)) => Err(after),
+        (_, rows, _) => rows,
+    };
+    Sent { answer, is_astray }
 }
 
 #[cfg(test)]

@@ -6,26 +6,30 @@ mod common;
 
 use common::{answer, ask, check, fresh, migrated, patient, request, sql, start, taken, until_answered};
 use limiter_core::{Backend, Effect, ErrorKind, Request};
+use limiter_postgres::deadpool_postgres::{Config, Runtime};
 use limiter_postgres::{Durability, Postgres};
 use limiter_testkit::{Direction, Proxy, servers};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// A window that does not end in the test, and from which nothing leaves.
 const MANY: &str = "1000000/3000days fixed-window";
 
 /// Callers that ask until told to stop; how many permits they were granted, and how many may be taken besides.
 async fn under_load(postgres: &Postgres, key: &'static str, fault: impl AsyncFnOnce()) -> (u64, u64) {
-    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let over = Arc::new(AtomicBool::new(false));
     let callers: Vec<_> = (0..16)
         .map(|_| {
             let (postgres, over) = (postgres.clone(), Arc::clone(&over));
             tokio::spawn(async move {
                 let (mut granted, mut unknown) = (0, 0);
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
                     match ask(&postgres, MANY, key).await {
                         Ok(verdict) => granted += u64::from(verdict.allowed()),
                         Err(error) if error.effect() == Effect::Unknown => unknown += 1,
@@ -37,7 +41,7 @@ async fn under_load(postgres: &Postgres, key: &'static str, fault: impl AsyncFnO
         })
         .collect();
     fault().await;
-    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    over.store(true, Ordering::Relaxed);
     let (mut granted, mut unknown) = (0, 0);
     for caller in callers {
         let (some, others) = caller.await.expect("a caller that ends");
@@ -166,6 +170,73 @@ async fn a_blackhole_either_way_ends_with_it() {
         pause(200).await;
         let kept = taken(&postgres, MANY, "a").await - before;
         assert!((granted..=granted + unknown).contains(&kept), "{kept} of {granted} and {unknown} unknown");
+    }
+}
+
+/// A relay to a server, which spoils each setting of a timeout for as long as it is told to.
+async fn spoiling(server: &servers::Postgres) -> (String, Arc<AtomicBool>) {
+    let spoils = Arc::new(AtomicBool::new(false));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (here, there) = (listener.local_addr().expect("an address"), server.addr());
+    let told = Arc::clone(&spoils);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let told = Arc::clone(&told);
+            tokio::spawn(async move {
+                let upstream = TcpStream::connect(there).await.expect("a server");
+                let ((mut from, mut back), (mut replies, mut to)) =
+                    (client.into_split(), upstream.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut replies, &mut back).await });
+                let mut bytes = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = from.read(&mut bytes).await {
+                    let setting = b"statement_timeout = ";
+                    let found = bytes[..length].windows(setting.len()).position(|some| some == setting);
+                    if let Some(place) = found.filter(|_| told.load(Ordering::Relaxed)) {
+                        bytes[place] = b'x';
+                    }
+                    if to.write_all(&bytes[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (server.url().replace(&there.to_string(), &here.to_string()), spoils)
+}
+
+/// A statement runs also where the settings before it have failed: what it did is what is told of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_setting_that_fails_hides_nothing_that_was_recorded() {
+    let (server, _) = fresh().await;
+    let by = |millis| tokio::time::Instant::now() + Duration::from_millis(millis);
+    let (url, spoils) = spoiling(&server).await;
+    let config = Config { url: Some(url.clone()), ..Config::default() };
+    let pool = config.create_pool(Some(Runtime::Tokio1), tokio_postgres::NoTls).expect("a pool");
+    for (key, builder) in [("session", patient(url)), ("transaction", Postgres::from_pool(pool))] {
+        let postgres = builder.timeout(Duration::from_secs(20)).build().expect("a store");
+        let ask = async |millis| answer(&postgres, &request(MANY, key).with_deadline(by(millis))).await;
+        let _ = ask(2_000).await.expect("an answer");
+        let sessions = async || {
+            sql(
+                &server,
+                "SELECT string_agg(pid::text, ',') FROM pg_stat_activity WHERE application_name <> 'psql' AND backend_type = 'client backend'",
+            )
+        };
+        let before = sessions().await;
+        spoils.store(true, Ordering::Relaxed);
+        let answered = ask(9_000).await;
+        spoils.store(false, Ordering::Relaxed);
+        let recorded = match &answered {
+            Ok(verdict) => verdict.allowed(),
+            Err(error) => {
+                common::is(error, ErrorKind::Config, Effect::NotApplied, "42704");
+                false
+            }
+        };
+        assert_eq!(recorded, key == "session", "a transaction that failed takes nothing: {answered:?}");
+        assert_eq!(taken(&postgres, MANY, key).await, 1 + u64::from(recorded), "{key}: {answered:?}");
+        // Its session has other limits than it was given.
+        assert_ne!(sessions().await, before, "{key}");
     }
 }
 
