@@ -1,14 +1,14 @@
 use crate::batch::{Batch, Buckets, MAX_CHECKS, MAX_REQUESTS, Packed, Taken};
 use crate::builder::{ConfigError, Durability, PostgresBuilder};
-use crate::error::{NAME, malformed, unsent};
+use crate::error::{NAME, malformed, unanswered, unsent};
 use crate::keys::Keys;
 use crate::schema::Schema;
 use crate::server::{Argument, Call, Failure, Patience, Server};
 use crate::{ready, retry, sweep};
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
-    StorageKey, Verdict,
+    Backend, BackendError, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard, StorageKey,
+    Verdict,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ use tokio_postgres::Row;
 /// The server's clock, as it stands when the rows are locked.
 ///
 /// # Waiting
-/// A row that another transaction holds stops the batch for a part of the time that is left. Then its requests go again,
+/// A trip ends before the first deadline of its requests; where nothing is recorded by then, those who have more time than
+/// was spent go again. A row that another transaction holds stops the batch for a part of the time that is left. Then its requests go again,
 /// once, each entry by itself: only what is stuck fails, as [`ErrorKind::Contention`].
 ///
 /// # Errors
@@ -104,24 +105,49 @@ impl Postgres {
 
 impl Inner {
     /// One trip, and another for each entry where it was stopped by a lock.
-    async fn trip(&self, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
-        let patience = self.server.patience(None);
-        match self.ask(requests.clone(), patience, true).await {
-            Ok(answers) => answers,
-            Err(Failure { error, is_passing: true }) => {
-                retry::one_by_one(self, &requests, patience, error).await
+    async fn trip(&self, requests: &[&Request]) -> Vec<Result<Verdict, BackendError>> {
+        let patience = self.server.patience();
+        let mut answers = self.attempt(requests, patience, true).await;
+        let is_stopped = |answer: &Result<_, Failure>| answer.as_ref().is_err_and(|error| error.is_passing);
+        let stopped: Vec<usize> =
+            (0..requests.len()).filter(|place| answers.get(*place).is_some_and(is_stopped)).collect();
+        if !stopped.is_empty() {
+            let again: Vec<&Request> = stopped.iter().map(|place| requests[*place]).collect();
+            for (place, answer) in stopped.into_iter().zip(retry::one_by_one(self, &again, patience).await) {
+                answers[place] = answer;
             }
-            Err(Failure { error, .. }) => requests.iter().map(|_| Err(error.clone())).collect(),
         }
+        answers.into_iter().map(|answer| answer.map_err(|failure| failure.error)).collect()
     }
 
-    pub(crate) async fn trip_again(
+    /// One trip, which the first deadline ends; those who have more time left than it took go once more.
+    pub(crate) async fn attempt(
         &self,
-        requests: Vec<&Request>,
+        requests: &[&Request],
         patience: Patience,
-    ) -> Vec<Result<Verdict, BackendError>> {
-        let count = requests.len();
-        self.ask(requests, patience, false).await.unwrap_or_else(|failure| vec![Err(failure.error); count])
+        may_go_again: bool,
+    ) -> Vec<Result<Verdict, Failure>> {
+        let mut answers: Vec<_> = requests.iter().map(|_| Err(unanswered().into())).collect();
+        let mut places: Vec<usize> = (0..requests.len()).collect();
+        loop {
+            let trip = places.iter().map(|place| requests[*place]).collect();
+            let failure = match self.ask(trip, patience, may_go_again).await {
+                Ok(verdicts) => {
+                    for (place, verdict) in places.into_iter().zip(verdicts) {
+                        answers[place] = verdict.map_err(Failure::from);
+                    }
+                    return answers;
+                }
+                Err(failure) => failure,
+            };
+            places.iter().for_each(|place| answers[*place] = Err(failure.clone()));
+            let (waiting, now) = (places.len(), Instant::now());
+            places.retain(|place| patience.of(requests[*place]) > now + failure.spent);
+            // Where no deadline was the cause, nobody is left behind by it.
+            if !failure.is_late() || places.is_empty() || places.len() == waiting {
+                return answers;
+            }
+        }
     }
 
     async fn ask(
@@ -130,8 +156,8 @@ impl Inner {
         patience: Patience,
         may_go_again: bool,
     ) -> Result<Vec<Result<Verdict, BackendError>>, Failure> {
+        let patience = patience.of_all(&requests);
         let mut batch = Batch::pack(requests)?;
-        let patience = Patience { deadline: batch.first_deadline(), ..patience };
         let Packed { buckets, keys, locked, quotas, requests } = std::mem::take(&mut batch.packed);
         if let Some(Buckets { ats, counts, steps, rooms }) = buckets {
             let arguments = vec![
@@ -196,15 +222,13 @@ impl Backend for Postgres {
                 checks <= MAX_CHECKS
             };
             let trip = live[from..].iter().take(MAX_REQUESTS).take_while(fits).count().max(1);
-            answers.extend(self.inner.trip(live[from..from + trip].to_vec()).await);
+            answers.extend(self.inner.trip(&live[from..from + trip]).await);
             from += trip;
         }
         let mut answers = answers.into_iter();
         let late = || unsent(ErrorKind::Timeout, "decide", "the deadline passed before it was sent");
-        let missing =
-            || BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", "no answer");
         let answer = |request: &Request| {
-            if is_live(request) { answers.next().unwrap_or_else(|| Err(missing())) } else { Err(late()) }
+            if is_live(request) { answers.next().unwrap_or_else(|| Err(unanswered())) } else { Err(late()) }
         };
         batch.iter().map(answer).collect()
     }
@@ -231,7 +255,7 @@ impl Backend for Postgres {
             };
             self.inner
                 .server
-                .row(call, self.inner.server.patience(None))
+                .row(call, self.inner.server.patience())
                 .await
                 .map_err(|failure| failure.error)?;
         }

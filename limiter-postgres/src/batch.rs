@@ -4,7 +4,6 @@ use crate::error::{malformed, too_many_checks};
 use limiter_core::algorithm::{BucketReading, Reading};
 use limiter_core::batch::{self, Answer, Entry, Reply};
 use limiter_core::{Algorithm, BackendError, Check, Quota, Request, Timestamp, Verdict};
-use tokio::time::Instant;
 
 /// The most requests of one trip: their rows are locked until all are decided.
 pub(crate) const MAX_REQUESTS: usize = 1_024;
@@ -63,11 +62,6 @@ impl<'a> Batch<'a> {
             None => (Vec::new(), Packed::of(&batch)),
         };
         Ok(Self { batch, order, packed })
-    }
-
-    /// When the first of its callers stops waiting.
-    pub(crate) fn first_deadline(&self) -> Option<Instant> {
-        self.batch.first_deadline()
     }
 
     /// The verdicts that the function answered, one per request; `None` if the answer is not of its form.

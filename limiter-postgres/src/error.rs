@@ -147,6 +147,11 @@ pub(crate) fn malformed() -> BackendError {
     BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", message)
 }
 
+/// A request that was forgotten.
+pub(crate) fn unanswered() -> BackendError {
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, NAME, "decide", "no answer")
+}
+
 /// A request that no trip can carry.
 pub(crate) fn too_many_checks(checks: usize, most: usize) -> BackendError {
     let message = format!("{checks} checks are above {most}, the most of one trip");

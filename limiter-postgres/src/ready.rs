@@ -69,16 +69,15 @@ fn explained(failure: Failure) -> BackendError {
 
 async fn ask(inner: &Inner, text: &Arc<str>) -> Result<Row, Failure> {
     let call = Call { operation: "ready", text: Arc::clone(text), arguments: vec![], may_go_again: false };
-    inner.server.row(call, inner.server.patience(None)).await
+    inner.server.row(call, inner.server.patience()).await
 }
 
 /// Does once what every decision does, in every algorithm, on keys that expire soon.
 async fn try_out(inner: &Inner) -> Result<(), BackendError> {
     for text in ["1000/10s", "1000/10s fixed-window", "1000/10s sliding-log", "1000/10s sliding-counter"] {
         let request = probe(text).map_err(|error| config(&error.to_string()))?;
-        let patience = inner.server.patience(None);
-        for answer in inner.trip_again(vec![&request], patience).await {
-            let _verdict = answer.map_err(|error| explained(error.into()))?;
+        for answer in inner.attempt(&[&request], inner.server.patience(), false).await {
+            let _verdict = answer.map_err(explained)?;
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! What a lock or a deadlock has stopped goes again, once, one by one: only what is stuck fails.
 
 use crate::backend::Inner;
-use crate::server::Patience;
+use crate::error::unanswered;
+use crate::server::{Failure, Patience};
 use futures_util::future::join_all;
 use limiter_core::batch::Batch;
-use limiter_core::{BackendError, Request, Verdict};
+use limiter_core::{Request, Verdict};
 use std::collections::BTreeMap;
 
 /// Each entry in a trip of its own: those that share a key in order, others at the same time.
@@ -12,16 +13,13 @@ pub(crate) async fn one_by_one(
     inner: &Inner,
     requests: &[&Request],
     patience: Patience,
-    stopped: BackendError,
-) -> Vec<Result<Verdict, BackendError>> {
-    let mut answers: Vec<_> = requests.iter().map(|_| Err(stopped.clone())).collect();
+) -> Vec<Result<Verdict, Failure>> {
+    let mut answers: Vec<_> = requests.iter().map(|_| Err(unanswered().into())).collect();
     let groups = groups(requests).into_iter().map(|entries| async move {
         let mut answered = Vec::new();
         for places in entries {
             let alone: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
-            let first = alone.iter().filter_map(|request| request.deadline()).min();
-            let patience = Patience { deadline: first, ..patience };
-            answered.push((inner.trip_again(alone, patience).await, places));
+            answered.push((inner.attempt(&alone, patience, false).await, places));
         }
         answered
     });

@@ -5,7 +5,7 @@ use crate::finish::Finish;
 use crate::keys::Keys;
 use crate::pool::{Around, Connection, Pool};
 use futures_util::future::join3;
-use limiter_core::{BackendError, Effect, ErrorKind};
+use limiter_core::{BackendError, Effect, ErrorKind, Request};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -33,15 +33,29 @@ pub(crate) struct Settings {
 /// When to give up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// When the first caller does.
-    pub(crate) deadline: Option<Instant>,
-    /// When nobody waits any more.
-    pub(crate) give_up: Instant,
+    /// When the first caller does: the statement ends before.
+    first: Instant,
+    /// When the last does: a connection is of use until then.
+    last: Instant,
+    /// When nobody waits any more, whatever the deadlines.
+    give_up: Instant,
 }
 
 impl Patience {
-    fn ends(self) -> Instant {
-        self.deadline.map_or(self.give_up, |deadline| deadline.min(self.give_up))
+    pub(crate) fn until(give_up: Instant) -> Self {
+        Self { first: give_up, last: give_up, give_up }
+    }
+
+    /// That of these requests' callers.
+    pub(crate) fn of_all(self, requests: &[&Request]) -> Self {
+        let ends = requests.iter().map(|request| self.of(request));
+        let (first, last) = (ends.clone().min(), ends.max());
+        Self { first: first.unwrap_or(self.give_up), last: last.unwrap_or(self.give_up), ..self }
+    }
+
+    /// When a request's caller gives up.
+    pub(crate) fn of(self, request: &Request) -> Instant {
+        request.deadline().map_or(self.give_up, |deadline| deadline.min(self.give_up))
     }
 }
 
@@ -96,29 +110,37 @@ impl Argument {
 }
 
 /// Why a statement gave no answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) error: BackendError,
     /// Whether the same statement may succeed at once.
     pub(crate) is_passing: bool,
+    /// For how long the server had it.
+    pub(crate) spent: Duration,
 }
 
 impl Failure {
     fn of(operation: &'static str, class: Class, error: &Error) -> Self {
-        Self { error: failed(operation, class, error), is_passing: class.is_passing }
+        let error = failed(operation, class, error);
+        Self { is_passing: class.is_passing, ..error.into() }
+    }
+
+    /// Whether it is but for a want of time, and has done nothing.
+    pub(crate) fn is_late(&self) -> bool {
+        self.error.kind() == ErrorKind::Timeout && self.error.effect() == Effect::NotApplied
     }
 }
 
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
-        Self { error, is_passing: false }
+        Self { error, is_passing: false, spent: Duration::ZERO }
     }
 }
 
 impl Server {
     /// Patience that begins now.
-    pub(crate) fn patience(&self, deadline: Option<Instant>) -> Patience {
-        Patience { deadline, give_up: Instant::now() + self.timeout }
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::until(Instant::now() + self.timeout)
     }
 
     /// The first row that a statement answers.
@@ -133,8 +155,9 @@ impl Server {
 
     /// Sends a statement, and finishes the exchange also where the caller goes away.
     pub(crate) async fn rows(&self, call: Call, patience: Patience) -> Result<Vec<Row>, Failure> {
-        let connection = self.pool.connection(call.operation, patience.ends()).await?;
-        let left = patience.ends().saturating_duration_since(Instant::now());
+        let connection = self.pool.connection(call.operation, patience.last).await?;
+        let sent = Instant::now();
+        let left = patience.first.saturating_duration_since(sent);
         if left.is_zero() {
             let message = "the deadline passed before it was sent";
             return Err(unsent(ErrorKind::Timeout, call.operation, message).into());
@@ -142,7 +165,8 @@ impl Server {
         let limits = Limits::within(left, call.may_go_again);
         let (prepared, give_up) = (self.prepared, patience.give_up);
         let settings = Settings { limits, synchronous_commit: self.synchronous_commit };
-        Finish::new(exchange(connection, call, settings, prepared, give_up)).await
+        let answer = Finish::new(exchange(connection, call, settings, prepared, give_up)).await;
+        answer.map_err(|failure| Failure { spent: sent.elapsed(), ..failure })
     }
 
     /// Runs statements that answer nothing.

@@ -61,8 +61,7 @@ pub(crate) async fn pass(inner: &Inner) -> Result<u64, BackendError> {
             arguments: vec![Argument::Int(PAGES)],
             may_go_again: false,
         };
-        let row =
-            inner.server.row(call, inner.server.patience(None)).await.map_err(|failure| failure.error)?;
+        let row = inner.server.row(call, inner.server.patience()).await.map_err(|failure| failure.error)?;
         let deleted: i64 = row.try_get(0).map_err(|_| malformed())?;
         all = all.saturating_add(u64::try_from(deleted).unwrap_or(0));
         if row.try_get(1).map_err(|_| malformed())? {
