@@ -3,8 +3,8 @@
 use crate::error::{unconnected, unsent};
 use crate::finish::Finish;
 use crate::server::{Limits, Settings};
-use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleResult, TimeoutType, Timeouts};
+use deadpool::{Runtime, Status};
 use deadpool_postgres::ClientWrapper;
 use limiter_core::{BackendError, ErrorKind};
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// A pool, and when to try again after connecting failed.
 ///
 /// Connecting goes on when its caller has given up. After a failure the next attempt waits, twice as long each time and
-/// jittered; until then callers are told at once.
+/// jittered; until then callers for whom no connection is idle are told at once.
 pub(crate) struct Pool {
     source: Source,
     connect_timeout: Duration,
@@ -67,6 +67,7 @@ impl Pool {
     ) -> Result<Connection, BackendError> {
         if let Some((again, error)) = &self.failed.lock().until
             && Instant::now() < *again
+            && self.status().available == 0
         {
             return Err(error.clone());
         }
@@ -83,19 +84,22 @@ impl Pool {
 
     async fn get(&self, wait: Duration) -> Result<Connection, BackendError> {
         let connect = self.connect_timeout;
-        let made = match &self.source {
+        let got = match &self.source {
             Source::Own(pool) => {
                 let timeouts = Timeouts { wait: Some(wait), create: Some(connect), recycle: Some(connect) };
                 pool.timeout_get(&timeouts).await.map(Connection::Own)
             }
             Source::Ready(pool) => match timeout(wait + connect, pool.get()).await {
-                Ok(made) => made.map(Connection::Ready),
+                Ok(got) => got.map(Connection::Ready),
                 Err(_elapsed) => Err(PoolError::Timeout(TimeoutType::Wait)),
             },
         };
-        match made {
+        match got {
             Ok(connection) => {
-                *self.failed.lock() = Failed::default();
+                // One that was idle tells nothing of connecting.
+                if connection.is_new() {
+                    *self.failed.lock() = Failed::default();
+                }
                 Ok(connection)
             }
             Err(error) => {
@@ -105,6 +109,13 @@ impl Pool {
                 }
                 Err(told)
             }
+        }
+    }
+
+    fn status(&self) -> Status {
+        match &self.source {
+            Source::Own(pool) => pool.status(),
+            Source::Ready(pool) => pool.status(),
         }
     }
 
@@ -118,11 +129,7 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = match &self.source {
-            Source::Own(pool) => pool.status(),
-            Source::Ready(pool) => pool.status(),
-        };
-        f.debug_struct("Pool").field("status", &status).finish_non_exhaustive()
+        f.debug_struct("Pool").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 
@@ -207,6 +214,15 @@ impl Connection {
                 limits("SET LOCAL")
             )),
         }
+    }
+
+    /// Whether it was made for the one who has it.
+    fn is_new(&self) -> bool {
+        let metrics = match self {
+            Self::Own(session) => Object::metrics(session),
+            Self::Ready(client) => deadpool_postgres::Object::metrics(client),
+        };
+        metrics.recycle_count == 0
     }
 
     /// Closes it, and makes room for another.

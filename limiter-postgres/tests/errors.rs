@@ -10,6 +10,7 @@ use limiter_testkit::{Direction, Proxy, servers};
 use std::time::{Duration, Instant};
 
 const TEN: &str = "10/day";
+const MANY: &str = "1000000/day";
 
 async fn refused(postgres: &Postgres) -> BackendError {
     ask(postgres, TEN, "a").await.expect_err("a refusal")
@@ -173,6 +174,43 @@ async fn too_many_connections() {
         assert!(others.len() < 10, "never too many");
     };
     is(&error, ErrorKind::Unavailable, Effect::NotApplied, "53300");
+}
+
+/// A connection that is not to be had holds up no one for whom there is one.
+#[tokio::test]
+async fn a_full_server_serves_those_who_are_connected() {
+    let server = servers::Postgres::builder()
+        .config("max_connections", "8")
+        .config("superuser_reserved_connections", "0")
+        .start()
+        .unwrap_or_else(|error| panic!("{error}"));
+    let postgres = migrated(patient(server.url())).await;
+    let mut others = Vec::new();
+    while let Ok((client, connection)) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await {
+        others.push(client);
+        tokio::spawn(connection);
+        assert!(others.len() < 10, "never too many");
+    }
+    let both = async || {
+        let (one, other) = tokio::join!(ask(&postgres, MANY, "a"), ask(&postgres, MANY, "a"));
+        let errors: Vec<BackendError> = [one, other].into_iter().filter_map(Result::err).collect();
+        let [error] = &errors[..] else { panic!("one of two has a connection: {errors:?}") };
+        is(error, ErrorKind::Unavailable, Effect::NotApplied, "53300");
+    };
+    // Until the pauses are long.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(700) {
+        both().await;
+    }
+    let attempts = || server.log().matches("sorry, too many clients already").count();
+    let (before, began) = (attempts(), Instant::now());
+    while began.elapsed() < Duration::from_millis(300) {
+        let (one, other) =
+            tokio::join!(ask(&postgres, "1000000/day", "c"), ask(&postgres, "1000000/day", "c"));
+        assert!(one.is_ok() || other.is_ok(), "the connection was idle: {one:?} {other:?}");
+    }
+    let attempts = attempts() - before;
+    assert!(attempts <= 4, "{attempts} attempts to connect: an answer by another connection is no sign");
 }
 
 #[tokio::test]
