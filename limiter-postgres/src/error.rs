@@ -16,17 +16,23 @@ pub(crate) struct Class {
     pub(crate) effect: Effect,
     /// Whether the connection is of no more use: it is lost, or leads to the wrong server.
     pub(crate) is_lost: bool,
+    /// Whether the server refuses everybody: it is lost, and another would be told the same.
+    pub(crate) is_refusal: bool,
     /// Whether the same statement may succeed at once.
     pub(crate) is_passing: bool,
 }
 
 impl Class {
     const fn not_applied(kind: ErrorKind) -> Self {
-        Self { kind, effect: Effect::NotApplied, is_lost: false, is_passing: false }
+        Self { kind, effect: Effect::NotApplied, is_lost: false, is_refusal: false, is_passing: false }
     }
 
     const fn losing_the_connection(self) -> Self {
         Self { is_lost: true, ..self }
+    }
+
+    const fn of_everybody(self) -> Self {
+        Self { is_refusal: true, ..self.losing_the_connection() }
     }
 
     const fn passing(self) -> Self {
@@ -35,7 +41,7 @@ impl Class {
 }
 
 const UNKNOWN: Class =
-    Class { kind: ErrorKind::Unavailable, effect: Effect::Unknown, is_lost: true, is_passing: false };
+    Class { effect: Effect::Unknown, ..Class::not_applied(ErrorKind::Unavailable).losing_the_connection() };
 
 /// The class of a driver's error, for a statement that was sent.
 ///
@@ -61,7 +67,7 @@ fn by_code(code: &SqlState) -> Class {
         // Starting up, shutting down, recovering.
         "57P03" => Class::not_applied(ErrorKind::Unavailable).losing_the_connection(),
         // A read-only server, a standby: whoever connects anew may find the one that took its place.
-        "25006" => Class::not_applied(ErrorKind::Unavailable).losing_the_connection(),
+        "25006" => Class::not_applied(ErrorKind::Unavailable).of_everybody(),
         code => match &code[..code.len().min(2)] {
             "08" => UNKNOWN,
             "53" => Class::not_applied(ErrorKind::Unavailable),

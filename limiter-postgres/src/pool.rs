@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// A pool, and when to try again after connecting failed.
 ///
 /// Connecting goes on when its caller has given up. After a failure the next attempt waits, twice as long each time and
-/// jittered; until then callers for whom no connection is idle are told at once.
+/// jittered, until a new connection has got an answer; meanwhile callers for whom none is idle are told at once. A server
+/// that takes no writes fails like one that cannot be connected to.
 pub(crate) struct Pool {
     source: Source,
     connect_timeout: Duration,
@@ -37,6 +38,8 @@ struct Failed {
     /// Not to be tried before that instant, for that reason.
     until: Option<(Instant, BackendError)>,
     pause: Duration,
+    /// When it last failed. What began before is of the same failure.
+    at: Option<Instant>,
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -82,30 +85,24 @@ impl Pool {
             .unwrap_or_else(|_| Err(late()))
     }
 
-    async fn get(&self, wait: Duration) -> Result<Connection, BackendError> {
-        let connect = self.connect_timeout;
+    async fn get(self: Arc<Self>, wait: Duration) -> Result<Connection, BackendError> {
+        let (connect, began) = (self.connect_timeout, Instant::now());
         let got = match &self.source {
             Source::Own(pool) => {
                 let timeouts = Timeouts { wait: Some(wait), create: Some(connect), recycle: Some(connect) };
-                pool.timeout_get(&timeouts).await.map(Connection::Own)
+                pool.timeout_get(&timeouts).await.map(Client::Own)
             }
             Source::Ready(pool) => match timeout(wait + connect, pool.get()).await {
-                Ok(got) => got.map(Connection::Ready),
+                Ok(got) => got.map(Client::Ready),
                 Err(_elapsed) => Err(PoolError::Timeout(TimeoutType::Wait)),
             },
         };
         match got {
-            Ok(connection) => {
-                // One that was idle tells nothing of connecting.
-                if connection.is_new() {
-                    *self.failed.lock() = Failed::default();
-                }
-                Ok(connection)
-            }
+            Ok(client) => Ok(Connection { client, pool: self }),
             Err(error) => {
                 let told = unconnected(&error);
                 if matches!(error, PoolError::Backend(_) | PoolError::Timeout(TimeoutType::Create)) {
-                    self.pause(&told);
+                    self.failed(began, &told);
                 }
                 Err(told)
             }
@@ -119,11 +116,30 @@ impl Pool {
         }
     }
 
-    fn pause(&self, error: &BackendError) {
+    /// An attempt or a connection that began then has failed for all.
+    fn failed(&self, began: Instant, error: &BackendError) {
         let mut failed = self.failed.lock();
+        if failed.at.is_some_and(|at| began < at) {
+            return;
+        }
+        let now = Instant::now();
         failed.pause = (failed.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         let jittered = failed.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        failed.until = Some((Instant::now() + jittered, error.clone()));
+        failed.until = Some((now + jittered, error.clone()));
+        failed.at = Some(now);
+    }
+
+    /// A connection that was made then has got an answer.
+    fn answered(&self, made: Instant) {
+        let mut failed = self.failed.lock();
+        if failed.at.is_some_and(|at| made > at) {
+            *failed = Failed::default();
+        }
+    }
+
+    /// Lets the next caller connect, whatever failed before.
+    pub(crate) fn ask_anew(&self) {
+        self.failed.lock().until = None;
     }
 }
 
@@ -168,7 +184,12 @@ impl managed::Manager for Manager {
 }
 
 /// A connection of the pool, and back to it when dropped.
-pub(crate) enum Connection {
+pub(crate) struct Connection {
+    client: Client,
+    pool: Arc<Pool>,
+}
+
+enum Client {
     Own(Object<Manager>),
     Ready(deadpool_postgres::Object),
 }
@@ -187,9 +208,9 @@ impl Connection {
     /// What makes these settings hold for the statement that is sent next.
     pub(crate) fn with(&self, settings: &Settings) -> Around {
         let Settings { limits: Limits { statement, lock }, synchronous_commit } = *settings;
-        let session = match self {
-            Self::Own(session) => session.limits.as_ref(),
-            Self::Ready(_) => None,
+        let session = match &self.client {
+            Client::Own(session) => session.limits.as_ref(),
+            Client::Ready(_) => None,
         };
         let limits =
             |set: &str| format!("{set} statement_timeout = {statement}; {set} lock_timeout = {lock}");
@@ -216,20 +237,30 @@ impl Connection {
         }
     }
 
-    /// Whether it was made for the one who has it.
-    fn is_new(&self) -> bool {
-        let metrics = match self {
-            Self::Own(session) => Object::metrics(session),
-            Self::Ready(client) => deadpool_postgres::Object::metrics(client),
+    fn made(&self) -> Instant {
+        let metrics = match &self.client {
+            Client::Own(session) => Object::metrics(session),
+            Client::Ready(client) => deadpool_postgres::Object::metrics(client),
         };
-        metrics.recycle_count == 0
+        Instant::from_std(metrics.created)
+    }
+
+    /// Its server answers as it should.
+    pub(crate) fn answered(&self) {
+        self.pool.answered(self.made());
+    }
+
+    /// Closes it: its server can do nothing for anyone, for this reason.
+    pub(crate) fn refused(self, error: &BackendError) {
+        self.pool.failed(self.made(), error);
+        self.discard();
     }
 
     /// Closes it, and makes room for another.
     pub(crate) fn discard(self) {
-        match self {
-            Self::Own(session) => drop(Object::take(session)),
-            Self::Ready(client) => drop(deadpool_postgres::Object::take(client)),
+        match self.client {
+            Client::Own(session) => drop(Object::take(session)),
+            Client::Ready(client) => drop(deadpool_postgres::Object::take(client)),
         }
     }
 }
@@ -238,9 +269,9 @@ impl Deref for Connection {
     type Target = ClientWrapper;
 
     fn deref(&self) -> &ClientWrapper {
-        match self {
-            Self::Own(session) => &session.client,
-            Self::Ready(client) => client,
+        match &self.client {
+            Client::Own(session) => &session.client,
+            Client::Ready(client) => client,
         }
     }
 }

@@ -11,6 +11,8 @@ use tokio_postgres::Row;
 const STATE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
 
 pub(crate) async fn check(inner: &Inner) -> Result<(), BackendError> {
+    // How the server is by now, and not what it refused callers for.
+    inner.server.pool.ask_anew();
     let state = ask(inner, &Arc::from(STATE)).await.map_err(|failure| failure.error)?;
     if state.try_get(0).unwrap_or(false) {
         return Err(unsent(

@@ -240,11 +240,18 @@ async fn exchange(
         connection.discard();
         return Err(timed_out(call.operation).into());
     };
-    let answer = sent.answer.map_err(|error| (classify(&error), error));
-    if sent.is_astray || answer.as_ref().is_err_and(|(class, _)| class.is_lost) {
-        connection.discard();
+    let answer = sent.answer.map_err(|error| {
+        let class = classify(&error);
+        (class, Failure::of(call.operation, class, &error))
+    });
+    match &answer {
+        Err((class, failure)) if class.is_refusal => connection.refused(&failure.error),
+        Err((class, _)) if class.is_lost => connection.discard(),
+        _ if sent.is_astray => connection.discard(),
+        Ok(_) => connection.answered(),
+        Err(_) => {}
     }
-    answer.map_err(|(class, error)| Failure::of(call.operation, class, &error))
+    answer.map_err(|(_, failure)| failure)
 }
 
 /// What came back of a statement and what was around it.

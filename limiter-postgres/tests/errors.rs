@@ -279,6 +279,38 @@ async fn a_read_only_server() {
     took_only(&postgres, 1).await;
 }
 
+/// Each connection is given up, as the next may lead elsewhere; but not one per call.
+#[tokio::test]
+async fn a_read_only_server_is_not_connected_to_by_every_call() {
+    let (server, _) = fresh().await;
+    sql(&server, "ALTER ROLE limiter SET default_transaction_read_only = on");
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    let url = server.url().replace(&server.addr().to_string(), &proxy.addr().to_string());
+    let postgres = patient(url).build().expect("a store");
+    let (began, mut calls) = (Instant::now(), 0_u64);
+    while began.elapsed() < Duration::from_secs(1) {
+        is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::NotApplied, "25006");
+        calls += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let connections = proxy.accepted();
+    assert!(calls > 2 * connections && connections <= 12, "{connections} connections for {calls} calls");
+    sql(&server, "BEGIN READ WRITE; ALTER ROLE limiter RESET default_transaction_read_only; COMMIT");
+    let took = until_answered(&postgres, TEN, "b", Duration::from_secs(10)).await;
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    // Which ends the pauses, the next of which is short again.
+    sql(&server, "ALTER ROLE limiter SET default_transaction_read_only = on");
+    sql(
+        &server,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'limiter-postgres'",
+    );
+    while ask(&postgres, TEN, "a").await.is_err_and(|error| error.effect() == Effect::Unknown) {}
+    let before = proxy.accepted();
+    tokio::time::sleep(Duration::from_millis(15)).await;
+    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::NotApplied, "25006");
+    assert_eq!(proxy.accepted(), before + 1);
+}
+
 #[tokio::test]
 async fn a_login_that_is_refused() {
     let server = start();
