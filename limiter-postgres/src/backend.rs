@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) horizon: i64,
 }
 
-/// Applying the schema may wait for others who do.
+/// Applying the schema may wait for others who do, which its script ends a little sooner.
 const MIGRATE: Duration = Duration::from_secs(60);
 
 impl Postgres {

@@ -13,14 +13,34 @@ const TEN: &str = "10/day";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_migrate_at_once() {
     let server = start();
-    let migrating: Vec<_> = (0..12)
+    let stores: Vec<_> = (0..12)
         .map(|_| {
             let store = patient(server.url()).connect_timeout(Duration::from_secs(20)).schema("limits");
-            tokio::spawn(async move { store.build().expect("a store").migrate().await })
+            store.timeout(Duration::from_millis(900)).build().expect("a store")
         })
         .collect();
-    for one in migrating {
-        one.await.expect("a task").expect("a schema");
+    // At first, and once their sessions have the limits of decisions, which another migration takes longer than.
+    for is_used in [false, true] {
+        let first = common::session(&server).await;
+        if is_used {
+            for store in &stores {
+                let _ = ask(store, TEN, "used").await.expect("an answer");
+            }
+            let lock = r#"BEGIN; SELECT pg_advisory_xact_lock(hashtextextended(E'limiter-postgres "limits"."rate_limits"', 0))"#;
+            first.batch_execute(lock).await.expect("a lock");
+        }
+        let migrating: Vec<_> =
+            stores.iter().cloned().map(|store| tokio::spawn(async move { store.migrate().await })).collect();
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        while is_used && sql(&server, waiting) != "12" {
+            let is_over = migrating.iter().any(tokio::task::JoinHandle::is_finished);
+            assert!(!is_over, "it does not wait for another's migration");
+        }
+        tokio::time::sleep(Duration::from_secs(u64::from(is_used))).await;
+        drop(first);
+        for one in migrating {
+            one.await.expect("a task").expect("a schema");
+        }
     }
     let postgres = patient(server.url()).schema("limits").build().expect("a store");
     assert!(ask(&postgres, TEN, "a").await.expect("an answer").allowed());
