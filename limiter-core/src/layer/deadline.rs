@@ -1,5 +1,7 @@
 //! Deadlines: nobody waits longer for an answer than the limit says.
 
+mod clock;
+
 use crate::backend::{Backend, Locality, Shard};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
@@ -8,6 +10,7 @@ use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
+use clock::Clock;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -17,6 +20,14 @@ use tokio::time::{Instant, timeout_at};
 /// The limit travels with the request as [`Request::deadline`], unless the request has an earlier one. Whoever queues,
 /// pools or connects below obeys it, and says of what never left that it was not recorded. This layer's own timer is
 /// the backstop.
+///
+/// # Runtime
+/// One task watches all who wait, on the tokio runtime of one of them, and ends when it finds nobody, at the latest a
+/// limit after the last call. If it shuts down, the others go on with another. Who waits on a second runtime meanwhile
+/// has a timer of their own.
+///
+/// # Memory
+/// About 100 bytes per call that is under way.
 ///
 /// # Units
 /// A timer of tokio's has steps of a millisecond, rounded up.
@@ -50,6 +61,7 @@ use tokio::time::{Instant, timeout_at};
 pub struct Deadline<B> {
     inner: B,
     config: DeadlineConfig,
+    clock: Clock,
 }
 
 /// How long a [`Deadline`] lets callers wait.
@@ -89,7 +101,7 @@ impl<B: Backend> Deadline<B> {
     /// The layer around `inner`.
     #[must_use]
     pub fn new(inner: B, config: DeadlineConfig) -> Self {
-        Self { inner, config }
+        Self { inner, config, clock: Clock::default() }
     }
 
     /// The backend that it is around.
@@ -105,9 +117,9 @@ impl<B: Backend> Deadline<B> {
             return answers.await;
         };
         // The inner backend is polled first, also at the deadline: who knows that it was not sent is heard.
-        match timeout_at(deadline, answers).await {
-            Ok(answers) => answers,
-            Err(_) => all_failed(batch, &self.expired("decide", Effect::Unknown)),
+        match self.clock.by(deadline, answers).await {
+            Some(answers) => answers,
+            None => all_failed(batch, &self.expired("decide", Effect::Unknown)),
         }
     }
 

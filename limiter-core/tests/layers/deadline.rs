@@ -4,9 +4,13 @@ use crate::now_or_never::now_or_never;
 use crate::remote::{Mode, Remote};
 use crate::{ask, decide, error_of, ms};
 use limiter_core::{Backend, Coalesce, CoalesceConfig, Deadline, DeadlineConfig, Effect, ErrorKind};
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::time::{Instant, sleep};
+use std::task::{Context, Poll, Waker};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep, timeout};
 
 const LATE: Option<(ErrorKind, Effect)> = Some((ErrorKind::Timeout, Effect::NotApplied));
 const UNKNOWN: Option<(ErrorKind, Effect)> = Some((ErrorKind::Timeout, Effect::Unknown));
@@ -98,4 +102,79 @@ fn without_a_runtime_there_is_no_backstop_and_no_panic() {
     let layer = layer(Mode::Hung);
     assert!(now_or_never(layer.decide(&[ask("a")])).is_none());
     assert!(now_or_never(layer.ready()).is_none());
+}
+
+/// Whatever the order in which they came, and who was answered or left meanwhile.
+#[tokio::test(start_paused = true)]
+async fn among_many_each_waits_for_its_own_deadline() {
+    let remote = Remote::new();
+    let parts = [1, 3, 10, 20, 30, 45, 49, 60, 100, 300];
+    for (part, takes) in (0..).zip(parts) {
+        remote.part_becomes(part, Mode::Slow(ms(takes)));
+    }
+    let layer = Arc::new(Deadline::new(remote, DeadlineConfig::new()));
+    let mut random = fastrand::Rng::with_seed(6);
+    let mut callers = Vec::new();
+    for _ in 0..5_000 {
+        let (part, own, leaves) = (random.usize(..parts.len()), random.u64(1..100), random.u64(1..100));
+        let layer = Arc::clone(&layer);
+        callers.push(tokio::spawn(async move {
+            let start = Instant::now();
+            let request = ask(&part.to_string()).with_deadline(start + ms(own));
+            let answer = timeout(ms(leaves), decide(&*layer, &request)).await;
+            let expected = parts[part].min(own).min(50).min(leaves);
+            assert_eq!(start.elapsed(), ms(expected), "{own}, {leaves}: {answer:?}");
+        }));
+        if random.u8(..3) == 0 {
+            sleep(ms(random.u64(..30))).await;
+        }
+    }
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
+
+/// Who waits on may do so on another.
+#[test]
+fn a_runtime_that_shuts_down_takes_no_deadline_along() {
+    let layer = layer(Mode::Hung);
+    let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let mut waits = pin!(async { error_of(&decide(&layer, &ask("a")).await) });
+    assert!(first.block_on(async { timeout(ms(5), &mut waits).await }).is_err());
+    second.block_on(async {
+        assert!(timeout(ms(5), &mut waits).await.is_err());
+        first.shutdown_background();
+        assert_eq!(timeout(ms(10_000), waits).await, Ok(UNKNOWN));
+    });
+}
+
+/// A runtime that nobody drives for now has the task that watches.
+#[test]
+fn a_runtime_that_stands_still_holds_up_nobody_on_another() {
+    let layer = layer(Mode::Hung);
+    let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+    let (still, other) = (runtime(), runtime());
+    let mut waits = pin!(async { error_of(&decide(&layer, &ask("a")).await) });
+    let begun = still.block_on(async { timeout(ms(5), &mut waits).await });
+    assert!(begun.is_err());
+    let answer = other.block_on(async { timeout(ms(10_000), decide(&layer, &ask("a"))).await });
+    assert_eq!(answer.map(|answer| error_of(&answer)), Ok(UNKNOWN));
+    assert_eq!(still.block_on(waits), UNKNOWN);
+}
+
+/// A future may be polled by another task than before.
+#[tokio::test(start_paused = true)]
+async fn the_task_that_polled_last_is_woken() {
+    let layer = layer(Mode::Hung);
+    let request = ask("a");
+    let start = Instant::now();
+    let mut waits = Box::pin(decide(&layer, &request));
+    assert!(
+        poll_fn(|_| Poll::Ready(waits.as_mut().poll(&mut Context::from_waker(Waker::noop()))))
+            .await
+            .is_pending()
+    );
+    assert_eq!(error_of(&waits.await), UNKNOWN);
+    assert_eq!(start.elapsed(), ms(50));
 }
