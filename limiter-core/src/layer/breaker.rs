@@ -30,7 +30,8 @@ use tokio::runtime::Handle;
 ///
 /// # Opening
 /// A failure is an outage ([`BackendError::is_outage`]) or a wrong set-up. One failed trip is one failure, however many
-/// requests it carried, as these have clones of one error; but each call that has paid its own deadline is one. It opens
+/// requests it carried, as these have clones of one error; but each call that has paid its own deadline is one, and so is
+/// each that comes later and is told the same, as by a store that waits before it connects again. It opens
 /// - after [`BreakerConfig::failures_in_a_row`] with no answer in between, or
 /// - when within [`BreakerConfig::window`], which begins with a failure, there were
 ///   [`BreakerConfig::min_failures`] and they struck [`BreakerConfig::failing_percent`] of the calls.

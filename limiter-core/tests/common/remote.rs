@@ -11,7 +11,7 @@ use limiter_core::{
 use states::States;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -26,6 +26,8 @@ struct Inner {
     modes: Mutex<HashMap<u32, Mode>>,
     calls: Mutex<Vec<Call>>,
     may_forget: AtomicBool,
+    /// What all are told that are refused.
+    refusal: OnceLock<BackendError>,
     /// Nobody knows which key is in which part: all are thought to be in the first.
     is_uncharted: AtomicBool,
 }
@@ -48,6 +50,8 @@ pub(crate) enum Mode {
     Hung,
     /// It says no, all over the batch.
     Failing(ErrorKind),
+    /// It says the same no to all who come, as it knows of an attempt to reach it that failed.
+    Refusing,
     /// Peeks are answered, and nothing else.
     ReadOnly,
 }
@@ -128,7 +132,7 @@ impl Remote {
         let mut found: Vec<Mode> = checks.filter_map(|check| modes.get(&part(check)).copied()).collect();
         found.sort_by_key(|mode| match mode {
             Mode::Hung => 0,
-            Mode::Failing(_) => 1,
+            Mode::Failing(_) | Mode::Refusing => 1,
             Mode::ReadOnly => 2,
             Mode::Slow(_) => 3,
         });
@@ -146,14 +150,17 @@ impl Backend for Remote {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let is_peek = batch.iter().flat_map(Request::checks).all(|check| check.cost == 0);
         self.0.calls.lock().unwrap().push(Call { at: Instant::now(), is_peek });
-        let failed = |kind| {
-            let error = BackendError::new(kind, Effect::NotApplied, "remote", "decide", "as it was told");
-            vec![Err(error); batch.len()]
-        };
+        let error = |kind| BackendError::new(kind, Effect::NotApplied, "remote", "decide", "as it was told");
+        let failed = |kind| vec![Err(error(kind)); batch.len()];
         let decided = || batch.iter().map(|request| Ok(self.answer(request))).collect();
         match self.mode(batch) {
             Some(Mode::Hung) => std::future::pending().await,
             Some(Mode::Failing(kind)) => return failed(kind),
+            Some(Mode::Refusing) => {
+                tokio::task::yield_now().await;
+                let refusal = self.0.refusal.get_or_init(|| error(ErrorKind::Unavailable));
+                return vec![Err(refusal.clone()); batch.len()];
+            }
             Some(Mode::ReadOnly) if !is_peek => return failed(ErrorKind::Unavailable),
             Some(Mode::Slow(time)) => {
                 let answers = decided();

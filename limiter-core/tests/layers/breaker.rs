@@ -91,6 +91,32 @@ async fn one_failed_trip_is_one_failure() {
     assert_eq!(state(&layer), BreakerState::Open);
 }
 
+/// What refused a connection is told to all who come until the next attempt, which is no reason to go on asking.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_an_old_failure_later_has_failed_too() {
+    let remote = Remote::that_is(Mode::Refusing);
+    let layer = layer(&remote, 1);
+    for call in 1..=10 {
+        assert!(layer.decide_now(&ask("a")).is_none(), "{call}");
+        assert!(decide(&*layer, &ask("a")).await.is_err(), "{call}");
+    }
+    assert_eq!((state(&layer), remote.calls().len()), (BreakerState::Open, 10));
+}
+
+/// Side by side they are one.
+#[tokio::test(start_paused = true)]
+async fn those_under_way_together_meet_an_old_failure_once() {
+    let remote = Remote::that_is(Mode::Refusing);
+    let layer = layer(&remote, 1);
+    for round in 1..=9 {
+        let callers: Vec<_> = (0..100).map(|_| spawn(&layer, "a")).collect();
+        for caller in callers {
+            assert!(caller.await.unwrap().is_err());
+        }
+        assert!(layer.decide_now(&ask("a")).is_none(), "{round}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_in_between_starts_the_count_afresh() {
     let remote = Remote::new();

@@ -17,6 +17,8 @@ pub(super) struct Part {
     answered: AtomicU64,
     /// ... and failures since the last of them.
     in_a_row: AtomicU32,
+    /// Failures that were ever counted.
+    failures: AtomicU64,
     watch: Mutex<Watch>,
 }
 
@@ -26,8 +28,9 @@ struct Watch {
     recovery: u64,
     opened: u64,
     window: Window,
-    /// The last failures that were counted. Their clones are the same failures.
-    counted: [Option<BackendError>; REMEMBERED],
+    /// The last failures that were counted, and how many had been by then. What was under way then and is told a clone
+    /// has met the same failure.
+    counted: [Option<(BackendError, u64)>; REMEMBERED],
     next: usize,
     jitter: fastrand::Rng,
     /// Probes since it was closed, when the last one left, and whether a task sends them.
@@ -65,7 +68,8 @@ struct Window {
 /// How a call was let through.
 #[derive(Clone, Copy)]
 pub(super) enum Admission {
-    Free,
+    /// After so many failures.
+    Free(u64),
     /// As one of few, in this recovery.
     Trial(u64),
 }
@@ -115,6 +119,7 @@ impl Part {
             is_closed: AtomicBool::new(true),
             answered: AtomicU64::new(0),
             in_a_row: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
             watch: Mutex::new(Watch {
                 phase: Phase::Closed,
                 recovery: 0,
@@ -163,7 +168,7 @@ impl Part {
     #[inline]
     pub(super) fn enter(&self) -> Result<Admission, BackendError> {
         if self.is_closed.load(Ordering::Acquire) {
-            return Ok(Admission::Free);
+            return Ok(self.free());
         }
         let mut watch = self.watch.lock();
         if watch.is_for_callers_to_probe() {
@@ -172,7 +177,7 @@ impl Part {
         }
         let recovery = watch.recovery;
         match &mut watch.phase {
-            Phase::Closed => Ok(Admission::Free),
+            Phase::Closed => Ok(self.free()),
             Phase::Recovering { room, under_way, .. } if *under_way < *room => {
                 *under_way += 1;
                 Ok(Admission::Trial(recovery))
@@ -181,30 +186,35 @@ impl Part {
         }
     }
 
+    #[inline]
+    fn free(&self) -> Admission {
+        Admission::Free(self.failures.load(Ordering::Relaxed))
+    }
+
     /// What became of a call that was let through.
     #[inline]
     pub(super) fn leave(&self, admission: Admission, outcome: Outcome<'_>, store: &'static str) {
         match (admission, outcome) {
-            (Admission::Free, Outcome::Answered) => {
+            (Admission::Free(_), Outcome::Answered) => {
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 // Read first: a count that all cores write is one that they fight over.
                 if self.in_a_row.load(Ordering::Relaxed) > 0 {
                     self.in_a_row.store(0, Ordering::Relaxed);
                 }
             }
-            (Admission::Free, Outcome::Nothing) => {}
-            (Admission::Free, Outcome::Failed(error)) => self.failed(error, store),
+            (Admission::Free(_), Outcome::Nothing) => {}
+            (Admission::Free(after), Outcome::Failed(error)) => self.failed(error, after, store),
             (Admission::Trial(recovery), outcome) => self.tried(recovery, outcome, store),
         }
     }
 
     #[cold]
-    fn failed(&self, error: &BackendError, store: &'static str) {
+    fn failed(&self, error: &BackendError, after: u64, store: &'static str) {
         let now = Instant::now();
         let mut watch = self.watch.lock();
         watch.report(error, now, store, self.number);
         // What was under way when it opened says no more than what opened it.
-        if matches!(watch.phase, Phase::Closed) && self.count(&mut watch, error, now) {
+        if matches!(watch.phase, Phase::Closed) && self.count(&mut watch, error, after, now) {
             self.is_closed.store(false, Ordering::Release);
             watch.opened += 1;
             watch.open(error, store, &self.config, now);
@@ -212,19 +222,25 @@ impl Part {
         }
     }
 
-    /// Counts a failure; whether it is one too many.
-    fn count(&self, watch: &mut Watch, error: &BackendError, now: Instant) -> bool {
+    /// Counts a failure of a call that came after so many others; whether it is one too many.
+    fn count(&self, watch: &mut Watch, error: &BackendError, after: u64, now: Instant) -> bool {
         let (config, answered) = (&self.config, self.answered.load(Ordering::Relaxed));
         let window = &mut watch.window;
         if window.began.is_none_or(|began| now.duration_since(began) > config.window) {
             *window = Window { began: Some(now), answered_before: answered, failures: 0, struck: 0 };
         }
         window.struck += 1;
-        if watch.counted.iter().flatten().any(|known| known.is_same_failure(error)) {
-            return false;
+        let failures = self.failures.load(Ordering::Relaxed) + 1;
+        match watch.counted.iter_mut().flatten().find(|(known, _)| known.is_same_failure(error)) {
+            Some((_, count)) if after < *count => return false,
+            // Who comes later is told again.
+            Some((_, count)) => *count = failures,
+            None => {
+                watch.counted[watch.next % REMEMBERED] = Some((error.clone(), failures));
+                watch.next += 1;
+            }
         }
-        watch.counted[watch.next % REMEMBERED] = Some(error.clone());
-        watch.next += 1;
+        self.failures.store(failures, Ordering::Relaxed);
         window.failures = window.failures.saturating_add(1);
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let calls = window.struck.saturating_add(answered.saturating_sub(window.answered_before));
