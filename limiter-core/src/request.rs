@@ -52,6 +52,8 @@ pub struct Request {
     deadline: Option<Instant>,
     /// Whether whoever set the deadline polls at it, so that nobody below needs a timer.
     is_watched: bool,
+    /// Whether the deadline stays where it is.
+    is_firm: bool,
 }
 
 /// Checks that make no request.
@@ -126,7 +128,7 @@ impl Request {
 
     #[inline(always)]
     fn of_one(check: Check) -> Self {
-        Self { checks: OneOrMany::one(check), at: None, deadline: None, is_watched: false }
+        Self { checks: OneOrMany::one(check), at: None, deadline: None, is_watched: false, is_firm: false }
     }
 
     /// A request of these checks, at the store's own time.
@@ -145,7 +147,13 @@ impl Request {
                 return Err(RequestError::RepeatedKey { first, second: position, keyspace });
             }
         }
-        Ok(Self { checks: OneOrMany::Many(checks), at: None, deadline: None, is_watched: false })
+        Ok(Self {
+            checks: OneOrMany::Many(checks),
+            at: None,
+            deadline: None,
+            is_watched: false,
+            is_firm: false,
+        })
     }
 
     /// The same request at a given instant: virtual time, for tests through a real store.
@@ -163,11 +171,21 @@ impl Request {
         self
     }
 
+    /// The same request with a deadline that no layer brings forward.
+    #[must_use]
+    pub(crate) fn with_firm_deadline(self, deadline: Instant) -> Self {
+        Self { is_firm: true, ..self.with_deadline(deadline) }
+    }
+
     /// The same request, to be given up at `latest` unless it already has an earlier deadline; `is_watched`: whoever asks
     /// polls at it.
     #[must_use]
     pub(crate) fn by(&self, latest: Instant, is_watched: bool) -> Self {
-        let deadline = self.deadline.map_or(latest, |own| own.min(latest));
+        let deadline = match self.deadline {
+            Some(own) if self.is_firm => own,
+            Some(own) => own.min(latest),
+            None => latest,
+        };
         Self { deadline: Some(deadline), is_watched, ..self.clone() }
     }
 

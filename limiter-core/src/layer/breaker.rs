@@ -41,10 +41,14 @@ use tokio::runtime::Handle;
 ///
 /// # Closing
 /// By itself. While it is open, a task asks the store for where a key stands, which consumes nothing: one probe at a
-/// time, the first within a quarter of [`BreakerConfig::probe_interval`]; then at least an interval apart, with a jitter
-/// whose bound doubles each time, up to three quarters of an interval. When a probe is answered, one caller at a time is
-/// let through, and one more for each answer, until 32 go side by side: no herd meets a store that has just started. The
-/// first failure among them opens it again.
+/// time, the first within a quarter of [`BreakerConfig::probe_interval`], the next an interval later, and then twice as
+/// long after each time, up to [`BreakerConfig::longest_probe_interval`]; less up to half of it by chance, but an interval
+/// at least. A probe may take [`BreakerConfig::probe_timeout`], whatever callers' deadlines are, as it may have to connect
+/// first: what a store needs to answer it, no caller waits for. When a probe is answered, one caller at a time is let
+/// through, and one more for each answer, until 32 go side by side: no herd meets a store that has just started. The first
+/// failure among them opens it again.
+///
+/// So a store that is back is heard again within the longest interval and what an answer takes: 1.75 s by default.
 ///
 /// The task ends when the breaker closes or is dropped. If its runtime shuts down, the next call starts another; where
 /// there is no tokio runtime, a call that comes when a probe is due is the probe.
@@ -92,7 +96,8 @@ pub struct BreakerConfig {
     failing_percent: u8,
     window: Duration,
     probe_interval: Duration,
-    probe_limit: Duration,
+    longest_probe_interval: Duration,
+    probe_timeout: Duration,
     seed: Option<u64>,
 }
 
@@ -123,19 +128,19 @@ pub struct BreakerUsage {
 }
 
 impl BreakerConfig {
-    /// Ten failures in a row, or twenty within 10 s that strike half of the calls; a probe each second, given up after
-    /// a second.
+    /// Ten failures in a row, or twenty within 10 s that strike half of the calls; a probe after 1 s, then every 1.75 s at
+    /// most, each given up after 500 ms.
     pub const fn new() -> Self {
         const IN_A_ROW: NonZeroU32 = NonZeroU32::new(10).unwrap();
         const MIN: NonZeroU32 = NonZeroU32::new(20).unwrap();
-        let second = Duration::from_secs(1);
         Self {
             failures_in_a_row: IN_A_ROW,
             min_failures: MIN,
             failing_percent: 50,
             window: Duration::from_secs(10),
-            probe_interval: second,
-            probe_limit: second,
+            probe_interval: Duration::from_secs(1),
+            longest_probe_interval: Duration::from_millis(1_750),
+            probe_timeout: Duration::from_millis(500),
             seed: None,
         }
     }
@@ -170,9 +175,16 @@ impl BreakerConfig {
         self
     }
 
-    /// When a probe is given up that nothing below gives up sooner.
-    pub const fn probe_limit(mut self, limit: Duration) -> Self {
-        self.probe_limit = limit;
+    /// The most time between two probes, where it is more than the least. For a wrong set-up both are five times as long.
+    pub const fn longest_probe_interval(mut self, interval: Duration) -> Self {
+        self.longest_probe_interval = interval;
+        self
+    }
+
+    /// How long a probe may take, connecting and queueing included: its deadline, which no other layer's brings forward. A
+    /// store's own limits hold all the same.
+    pub const fn probe_timeout(mut self, timeout: Duration) -> Self {
+        self.probe_timeout = timeout;
         self
     }
 

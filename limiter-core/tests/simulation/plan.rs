@@ -98,6 +98,8 @@ pub(crate) struct Layers {
     pub(crate) on_outage: OnOutage,
     pub(crate) degrade: DegradeConfig,
     pub(crate) probe_interval: Duration,
+    pub(crate) longest_probe_interval: Duration,
+    pub(crate) probe_timeout: Duration,
     pub(crate) breaker: BreakerConfig,
     pub(crate) decision: Duration,
     pub(crate) upkeep: Duration,
@@ -139,7 +141,9 @@ impl Plan {
     pub(crate) fn longest_to_heal(&self) -> Duration {
         let is_wrong = |outage: &Outage| matches!(outage.mode, Mode::Refused(ErrorKind::Config));
         let slower = if self.outages.iter().any(is_wrong) { 5 } else { 1 };
-        self.layers.probe_interval * slower * 7 / 4 + self.layers.decision * 2
+        let Layers { probe_interval, longest_probe_interval, probe_timeout, decision, .. } = self.layers;
+        let after_a_loss = probe_timeout + probe_interval * slower / 4;
+        (longest_probe_interval * slower).max(after_a_loss) + decision * 2
     }
 }
 
@@ -271,12 +275,14 @@ impl Layers {
         let (hold, probe_interval) = (ms(20..1_500, random), ms(100..1_500, random));
         let (decision, upkeep) = (ms(20..100, random), ms(50..1_000, random));
         let max_queued = count(3..60, random);
-        Self {
+        let layers = Self {
             hold,
             deny_cache: DenyCacheConfig::new().hold(hold),
             on_outage,
             degrade: DegradeConfig::new().on_outage(on_outage).local_keys(NonZeroUsize::new(256).unwrap()),
             probe_interval,
+            longest_probe_interval: probe_interval,
+            probe_timeout: decision,
             breaker: BreakerConfig::new()
                 .failures_in_a_row(failures(1..8, random))
                 .min_failures(failures(3..20, random))
@@ -293,6 +299,11 @@ impl Layers {
                 .slots(count(1..4, random))
                 .max_batch(count(1..20, random))
                 .max_queued(max_queued),
-        }
+        };
+        let longest_probe_interval = probe_interval + ms(0..1_500, random);
+        let probe_timeout = ms(20..800, random);
+        let breaker =
+            layers.breaker.longest_probe_interval(longest_probe_interval).probe_timeout(probe_timeout);
+        Self { longest_probe_interval, probe_timeout, breaker, ..layers }
     }
 }

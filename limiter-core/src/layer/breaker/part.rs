@@ -91,6 +91,9 @@ const RECOVERED: u32 = 32;
 /// Between two reports of a wrong set-up.
 const REPORTS: Duration = Duration::from_secs(60);
 
+/// What no interval is longer than, as it is added to an instant.
+const AGES: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// How many times as seldom a wrong set-up is probed for, which somebody has to mend.
 const SLOWER: u32 = 5;
 
@@ -359,14 +362,19 @@ impl Watch {
         }
     }
 
-    /// Jittered, and never sooner than an interval after the last.
+    /// An interval after the last, and twice as long after each further one, up to the longest; jittered, and not at the
+    /// very moment at which all instances find the store gone.
     fn next_probe(&mut self, config: &BreakerConfig, now: Instant) -> Instant {
         let slower = if self.is_misconfigured { SLOWER } else { 1 };
-        let interval = config.probe_interval.saturating_mul(slower);
-        let doubled = (interval / 8).saturating_mul(2_u32.saturating_pow(self.attempts.min(8)));
-        let widest = if self.attempts == 0 { interval / 4 } else { doubled.min(interval / 4 * 3) };
-        let earliest = self.last_probe.and_then(|last| last.checked_add(interval)).unwrap_or(now).max(now);
-        earliest.checked_add(widest.mul_f64(self.jitter.f64())).unwrap_or(earliest)
+        let slowed = |interval: Duration| interval.saturating_mul(slower).min(AGES);
+        let interval = slowed(config.probe_interval);
+        let longest = slowed(config.longest_probe_interval).max(interval);
+        let doublings = self.attempts.saturating_sub(1).min(u32::BITS - 1);
+        let full = interval.saturating_mul(1 << doublings).min(longest);
+        let least = interval.max(full / 2);
+        let apart = least + (full - least).mul_f64(self.jitter.f64());
+        let earliest = now + (interval / 4).mul_f64(self.jitter.f64());
+        self.last_probe.map_or(earliest, |last| earliest.max(last + apart))
     }
 
     /// The store has answered: one call may go through.

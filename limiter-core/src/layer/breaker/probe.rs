@@ -10,7 +10,7 @@ use std::slice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Starts it on this runtime, unless there is one already or none is needed.
 pub(super) fn start<B: Backend>(shared: &Arc<Shared<B>>, part: &Arc<Part>, check: &Check, request: &Request) {
@@ -62,9 +62,18 @@ async fn probe<B: Backend>(shared: Weak<Shared<B>>, probing: Probing, peek: Requ
 
 impl<B: Backend> Shared<B> {
     async fn ask(&self, peek: &Request) -> Answer {
-        let asked = self.inner.decide(slice::from_ref(peek));
-        let answered = timeout(self.config.probe_limit, asked).await;
-        answered.ok().and_then(|mut answers| answers.pop()).unwrap_or_else(|| {
+        let by = Instant::now().checked_add(self.config.probe_timeout);
+        let peek = match by {
+            Some(by) => peek.clone().with_firm_deadline(by),
+            None => peek.clone(),
+        };
+        let asked = self.inner.decide(slice::from_ref(&peek));
+        // There may be no layer below that keeps it.
+        let answered = match by {
+            Some(by) => timeout_at(by, asked).await.ok(),
+            None => Some(asked.await),
+        };
+        answered.and_then(|mut answers| answers.pop()).unwrap_or_else(|| {
             let message = "no answer to a probe";
             Err(BackendError::new(
                 ErrorKind::Timeout,
