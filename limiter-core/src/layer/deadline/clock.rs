@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(first.await, None);
         let waiting = clock.0.lock();
         assert_eq!(
-            (waiting.calls.len(), waiting.gone, waiting.runtime),
+            (waiting.calls.len(), waiting.gone, waiting.task),
             (0, 0, None),
             "and the task has ended"
         );
