@@ -3,7 +3,7 @@
 
 mod inside;
 
-use inside::Server;
+use inside::Servers;
 use limiter_core::{CasConfig, Coalesce, CoalesceConfig, DeadlineConfig, StandardConfig, standard};
 use limiter_memcached::Memcached;
 use limiter_testkit::Harness;
@@ -32,19 +32,24 @@ fn three() -> String {
 }
 
 /// A store that keeps states so long beyond their time, and a look into it.
-fn kept_for(time: Duration) -> (Memcached, Server) {
-    let url = shared();
-    let memcached = connect(&url, CasConfig::new().grace(time).virtual_expiry(time));
-    (memcached.clone(), Server::new(memcached, &url))
+fn kept_for(url: &str, time: Duration) -> (Memcached, Servers) {
+    let memcached = connect(url, CasConfig::new().grace(time).virtual_expiry(time));
+    (memcached.clone(), Servers::new(memcached, url))
 }
+
+const AN_HOUR: Duration = Duration::from_secs(3_600);
+const A_MOMENT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     limiter_testkit::main([
         Harness::new("memcached", async || connect(&shared(), CasConfig::new()))
             .across_processes()
-            .inside(async || kept_for(Duration::from_secs(3_600)))
-            .expiring(async || kept_for(Duration::from_millis(100))),
-        Harness::new("three", async || connect(&three(), CasConfig::new())).across_processes(),
+            .inside(async || kept_for(&shared(), AN_HOUR))
+            .expiring(async || kept_for(&shared(), A_MOMENT)),
+        Harness::new("three", async || connect(&three(), CasConfig::new()))
+            .across_processes()
+            .inside(async || kept_for(&three(), AN_HOUR))
+            .expiring(async || kept_for(&three(), A_MOMENT)),
         Harness::new("standard", async || {
             let deadline = DeadlineConfig::new().decision(PATIENCE).upkeep(PATIENCE);
             let memcached = connect(&shared(), CasConfig::new());

@@ -1,28 +1,37 @@
-//! A look into a server, behind the store's back.
+//! A look into the servers, behind the store's back.
 
 use async_trait::async_trait;
-use limiter_core::{Algorithm, StorageKey};
+use limiter_core::{Algorithm, Backend, Check, Quota, Request, Shard, StorageKey};
 use limiter_memcached::Memcached;
 use limiter_testkit::Inside;
 use limiter_testkit::servers;
 use std::net::SocketAddr;
 
-/// The store whose count of corrupt states is asked for, and the address of its one server.
-pub(crate) struct Server {
+/// The store whose count of corrupt states is asked for, and the addresses of its servers.
+pub(crate) struct Servers {
     memcached: Memcached,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
 }
 
-impl Server {
+impl Servers {
     pub(crate) fn new(memcached: Memcached, url: &str) -> Self {
-        let address = url.strip_prefix("memcached://").and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("{url} is no address of one Memcached"));
-        Self { memcached, address }
+        let addresses = url.strip_prefix("memcached://").map(|addresses| addresses.split(','));
+        let addresses = addresses.and_then(|all| all.map(|address| address.parse().ok()).collect());
+        let addresses = addresses.unwrap_or_else(|| panic!("{url} has no addresses of Memcached"));
+        Self { memcached, addresses }
     }
 
-    fn command(&self, command: &[u8]) -> Vec<u8> {
-        servers::Memcached::command_at(self.address, command).expect("a command that Memcached takes")
+    /// Where the store is to look for the key.
+    fn place(&self, key: &StorageKey) -> SocketAddr {
+        let quota = Quota::per_second(1).algorithm(key.keyspace().algorithm()).build().expect("a quota");
+        let asked = Request::one(Check { key: key.clone(), quota, cost: 0 }).expect("one check");
+        let Shard::One(server) = self.memcached.shard(&asked) else { panic!("one key, one server") };
+        self.addresses[server as usize]
     }
+}
+
+fn command(address: SocketAddr, command: &[u8]) -> Vec<u8> {
+    servers::Memcached::command_at(address, command).expect("a command that Memcached takes")
 }
 
 /// The key as Memcached holds it, by a reader of the documentation.
@@ -35,21 +44,28 @@ pub(crate) fn name(key: &StorageKey) -> String {
 }
 
 #[async_trait]
-impl Inside for Server {
+impl Inside for Servers {
     async fn holds(&self, key: &StorageKey) -> bool {
         self.read(key).await.is_some()
     }
 
     async fn read(&self, key: &StorageKey) -> Option<Vec<u8>> {
-        let reply = self.command(format!("mg {} v", name(key)).as_bytes());
-        let behind = reply.strip_prefix(b"VA ")?;
-        let line = behind.iter().position(|byte| *byte == b'\n')? + 1;
-        Some(behind[line..].strip_suffix(b"\r\n")?.to_vec())
+        let get = format!("mg {} v", name(key));
+        let held = self.addresses.iter().filter_map(|address| {
+            let reply = command(*address, get.as_bytes());
+            let behind = reply.strip_prefix(b"VA ")?;
+            let line = behind.iter().position(|byte| *byte == b'\n')? + 1;
+            Some((*address, behind[line..].strip_suffix(b"\r\n")?.to_vec()))
+        });
+        let mut held: Vec<_> = held.collect();
+        let (address, bytes) = held.pop()?;
+        assert!(held.is_empty() && address == self.place(key), "it is on another server than its own");
+        Some(bytes)
     }
 
     async fn write(&self, key: &StorageKey, bytes: &[u8]) {
         let head = format!("ms {} {} T3600\r\n", name(key), bytes.len());
-        let reply = self.command(&[head.as_bytes(), bytes].concat());
+        let reply = command(self.place(key), &[head.as_bytes(), bytes].concat());
         assert_eq!(reply, b"HD\r\n");
     }
 
