@@ -47,51 +47,12 @@ use std::time::Duration;
 /// | FoundationDB | a versionstamp in the value | `get` | `get`, compare, `set` in one transaction | the same |
 /// | Consul | `ModifyIndex` | `KV` get in one `Txn` | `cas` with index 0 | `cas` with its index |
 ///
-/// A toy one, and one like it passes the conformance suite in this crate's tests:
+/// A toy one, which passes the conformance suite in this crate's tests:
 /// ```
-/// use async_trait::async_trait;
-/// use limiter_core::{
-///     BackendError, CasBackend, CasStore, RateLimiter, StorageKey, Swap, Value, Write,
-/// };
-/// use std::collections::HashMap;
-/// use std::sync::Mutex;
-/// use std::time::{Duration, Instant};
+#[doc = include_str!("../tests/common/toy_store.rs")]
 ///
-/// #[derive(Default)]
-/// struct Toy {
-///     /// Of each key the value and when it ends.
-///     values: Mutex<(u64, HashMap<StorageKey, (Value, Instant)>)>,
-/// }
-///
-/// #[async_trait]
-/// impl CasStore for Toy {
-///     async fn read(&self, keys: &[StorageKey]) -> Vec<Result<Option<Value>, BackendError>> {
-///         let values = &self.values.lock().unwrap().1;
-///         let live = |key| values.get(key).filter(|(_, end)| *end > Instant::now());
-///         keys.iter().map(|key| Ok(live(key).map(|(value, _)| value.clone()))).collect()
-///     }
-///
-///     async fn write(&self, writes: &[Write]) -> Vec<Result<Swap, BackendError>> {
-///         let (last, values) = &mut *self.values.lock().unwrap();
-///         values.retain(|_, (_, end)| *end > Instant::now());
-///         let mut write = |write: &Write| {
-///             if values.get(&write.key).map(|(value, _)| value.version) != write.expected {
-///                 return Ok(Swap::Changed);
-///             }
-///             *last += 1;
-///             let value = Value { bytes: write.bytes.clone(), version: *last };
-///             values.insert(write.key.clone(), (value, Instant::now() + write.keep));
-///             Ok(Swap::Written(Some(*last)))
-///         };
-///         writes.iter().map(&mut write).collect()
-///     }
-///
-///     async fn delete(&self, keys: &[StorageKey]) -> Vec<Result<(), BackendError>> {
-///         let values = &mut self.values.lock().unwrap().1;
-///         values.retain(|key, _| !keys.contains(key));
-///         keys.iter().map(|_| Ok(())).collect()
-///     }
-/// }
+/// use limiter_core::{CasBackend, RateLimiter};
+/// use std::time::Duration;
 ///
 /// # async fn handle() -> Result<(), limiter_core::Error> {
 /// let limiter = RateLimiter::new(2, Duration::from_secs(60), CasBackend::new("toy", Toy::default()))?;

@@ -1,17 +1,22 @@
-//! A store with compare-and-swap in this process, which yields on its way as a distant one would.
+//! The store of the documentation, which yields on its way as a distant one would, and differs from the simplest one as it
+//! is told.
+
+#[path = "toy_store.rs"]
+mod toy_store;
 
 use async_trait::async_trait;
 use limiter_core::{Algorithm, BackendError, CasBackend, CasStore, StorageKey, Swap, Value, Write};
 use limiter_testkit::Inside;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::task::yield_now;
 
-/// Values with the version of their last write and their end. Clones share them.
+/// Clones share one store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Toy {
-    values: Arc<Mutex<Values>>,
+    store: Arc<toy_store::Toy>,
+    writes: Arc<AtomicU64>,
     quirks: Quirks,
 }
 
@@ -26,36 +31,13 @@ pub(crate) struct Quirks {
     pub(crate) parts: u64,
 }
 
-#[derive(Debug, Default)]
-struct Values {
-    last: u64,
-    writes: u64,
-    by_key: HashMap<StorageKey, (Value, Instant)>,
-}
-
 impl Toy {
     pub(crate) fn new(quirks: Quirks) -> Self {
-        Self { values: Arc::default(), quirks }
+        Self { quirks, ..Self::default() }
     }
 
-    fn values(&self) -> MutexGuard<'_, Values> {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        values.by_key.retain(|_, (_, end)| *end > now);
-        values
-    }
-}
-
-impl Values {
-    fn version(&self, key: &StorageKey) -> Option<u64> {
-        self.by_key.get(key).map(|(value, _)| value.version)
-    }
-
-    fn put(&mut self, key: &StorageKey, bytes: &[u8], keep: Duration) -> u64 {
-        self.last += 1;
-        let value = Value { bytes: bytes.to_vec(), version: self.last };
-        self.by_key.insert(key.clone(), (value, Instant::now() + keep));
-        self.last
+    async fn value(&self, key: &StorageKey) -> Option<Value> {
+        self.store.read(std::slice::from_ref(key)).await.remove(0).unwrap()
     }
 }
 
@@ -63,38 +45,32 @@ impl Values {
 impl CasStore for Toy {
     async fn read(&self, keys: &[StorageKey]) -> Vec<Result<Option<Value>, BackendError>> {
         yield_now().await;
-        let read = {
-            let values = self.values();
-            keys.iter().map(|key| Ok(values.by_key.get(key).map(|(value, _)| value.clone()))).collect()
-        };
+        let read = self.store.read(keys).await;
         yield_now().await;
         read
     }
 
     async fn write(&self, writes: &[Write]) -> Vec<Result<Swap, BackendError>> {
         yield_now().await;
-        let written = {
-            let mut values = self.values();
-            let mut write = |write: &Write| {
-                values.writes += 1;
-                let is_spurious =
-                    self.quirks.spurious.is_some_and(|every| values.writes.is_multiple_of(every));
-                if is_spurious || values.version(&write.key) != write.expected {
-                    return Ok(Swap::Changed);
-                }
-                let version = values.put(&write.key, &write.bytes, write.keep);
-                Ok(Swap::Written((!self.quirks.is_silent).then_some(version)))
-            };
-            writes.iter().map(&mut write).collect()
-        };
+        let mut written = Vec::with_capacity(writes.len());
+        for write in writes {
+            let count = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
+            if self.quirks.spurious.is_some_and(|every| count.is_multiple_of(every)) {
+                written.push(Ok(Swap::Changed));
+                continue;
+            }
+            let swap = self.store.write(std::slice::from_ref(write)).await.remove(0);
+            written.push(swap.map(|swap| match swap {
+                Swap::Written(_) if self.quirks.is_silent => Swap::Written(None),
+                _ => swap,
+            }));
+        }
         yield_now().await;
         written
     }
 
     async fn delete(&self, keys: &[StorageKey]) -> Vec<Result<(), BackendError>> {
-        let mut values = self.values();
-        values.by_key.retain(|key, _| !keys.contains(key));
-        keys.iter().map(|_| Ok(())).collect()
+        self.store.delete(keys).await
     }
 
     fn part(&self, key: &StorageKey) -> u32 {
@@ -108,15 +84,20 @@ pub(crate) struct Look(pub(crate) CasBackend<Toy>);
 #[async_trait]
 impl Inside for Look {
     async fn holds(&self, key: &StorageKey) -> bool {
-        self.0.store().values().version(key).is_some()
+        self.read(key).await.is_some()
     }
 
     async fn read(&self, key: &StorageKey) -> Option<Vec<u8>> {
-        self.0.store().values().by_key.get(key).map(|(value, _)| value.bytes.clone())
+        self.0.store().value(key).await.map(|value| value.bytes)
     }
 
     async fn write(&self, key: &StorageKey, bytes: &[u8]) {
-        self.0.store().values().put(key, bytes, Duration::from_secs(3_600));
+        let toy = self.0.store();
+        let expected = toy.value(key).await.map(|value| value.version);
+        let keep = Duration::from_secs(3_600);
+        let write = Write { key: key.clone(), bytes: bytes.to_vec(), expected, keep };
+        let written = toy.store.write(&[write]).await.remove(0);
+        assert!(matches!(written, Ok(Swap::Written(_))), "somebody else wrote the key");
     }
 
     async fn write_another_type(&self, _key: &StorageKey) -> bool {
