@@ -410,6 +410,11 @@ pub(super) fn too_long(backend: &'static str, bytes: u64, most: u64) -> BackendE
     BackendError::new(ErrorKind::Config, Effect::NotApplied, backend, "decide", message)
 }
 
+pub(super) fn unread(backend: &'static str) -> BackendError {
+    let message = "the store left out what it read";
+    BackendError::new(ErrorKind::Unexpected, Effect::NotApplied, backend, "decide", message)
+}
+
 pub(super) fn unanswered(backend: &'static str, operation: &'static str) -> BackendError {
     let message = "the store left out an answer";
     BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, operation, message)

@@ -1,6 +1,6 @@
 //! The tasks that carry trips to the store and back, one after another.
 
-use super::backend::{Inner, contention, too_long, unanswered};
+use super::backend::{Inner, contention, too_long, unanswered, unread};
 use super::part::{Landed, Next, Part, Trip};
 use super::round::{Known, Round, Waiter};
 use super::state::State;
@@ -54,7 +54,7 @@ impl<S: CasStore> Worker<S> {
         let landed: Vec<(StorageKey, Landed)> = std::mem::take(&mut self.aboard)
             .into_iter()
             .map(|key| {
-                let value = values.next().unwrap_or_else(|| Err(unanswered(self.inner.name, "decide")));
+                let value = values.next().unwrap_or_else(|| Err(unread(self.inner.name)));
                 let landed = match value {
                     Ok(value) => Landed::Read(self.known(&key, value, before)),
                     Err(error) => Landed::Failed(error),

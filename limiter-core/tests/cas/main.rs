@@ -259,7 +259,7 @@ async fn a_panic_of_the_store_is_an_error() {
 async fn answers_that_are_left_out_are_errors() {
     let (fake, backend) = backend(CasConfig::new());
     fake.reading(Mood::Short);
-    assert_eq!(error(ask(&backend, request("a")).await), (ErrorKind::Unexpected, Effect::Unknown));
+    assert_eq!(error(ask(&backend, request("a")).await), (ErrorKind::Unexpected, Effect::NotApplied));
     fake.reading(Mood::Well);
     fake.writing(Mood::Short);
     assert_eq!(error(ask(&backend, request("a")).await), (ErrorKind::Unexpected, Effect::Unknown));
