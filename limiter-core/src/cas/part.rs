@@ -40,8 +40,9 @@ struct Queues {
 }
 
 struct Slot {
-    /// In the order of their numbers.
-    waiting: Vec<Waiter>,
+    /// In the order of their numbers. Taken out at either end above all: deadlines pass in the order in which callers
+    /// came, or together.
+    waiting: VecDeque<Waiter>,
     rest: Option<Rest>,
     /// Rounds in a row that another process was faster.
     conflicts: u32,
@@ -83,7 +84,7 @@ pub(super) enum Trip {
     /// Keys to be read, for those who came before this number.
     Reads(Vec<StorageKey>, u64),
     /// Known keys, and who waits for each.
-    Uses(Vec<(StorageKey, Known, Vec<Waiter>)>),
+    Uses(Vec<(StorageKey, Known, VecDeque<Waiter>)>),
 }
 
 /// What became of a key that was aboard.
@@ -106,7 +107,7 @@ pub(super) enum Next {
     /// It is to be woken after this time.
     Sleep(Duration),
     /// These are to be told of this.
-    Fail(Vec<Waiter>, BackendError),
+    Fail(VecDeque<Waiter>, BackendError),
 }
 
 impl Part {
@@ -221,13 +222,13 @@ impl Queues {
         if let Some(slot) = self.keys.get_mut(&waiter.check.key)
             && slot.rest.is_none()
         {
-            slot.waiting.push(waiter);
+            slot.waiting.push_back(waiter);
             return Ok(None);
         }
         let worker = self.worker(config)?;
         let key = waiter.check.key.clone();
         let slot = self.keys.entry(key.clone()).or_insert_with(Slot::new);
-        slot.waiting.push(waiter);
+        slot.waiting.push_back(waiter);
         match slot.rest.take() {
             None => self.reads.push_back(key),
             Some(Rest { known, since, .. }) => {
@@ -397,14 +398,13 @@ impl Queues {
 
 impl Slot {
     fn new() -> Self {
-        Self { waiting: Vec::with_capacity(1), rest: None, conflicts: 0, calm: 1, calm_needed: 1 }
+        Self { waiting: VecDeque::with_capacity(1), rest: None, conflicts: 0, calm: 1, calm_needed: 1 }
     }
 
     /// Lets these wait again, before those who came later; how many they are.
     fn put_back(&mut self, waiters: Vec<Waiter>) -> usize {
         let count = waiters.len();
-        let later = std::mem::replace(&mut self.waiting, waiters);
-        self.waiting.extend(later);
+        waiters.into_iter().rev().for_each(|waiter| self.waiting.push_front(waiter));
         count
     }
 }
@@ -430,8 +430,8 @@ impl Ticket {
         let mut queues = self.part.queues.lock();
         let waiting = queues.keys.get_mut(&self.key).map(|slot| &mut slot.waiting);
         let found = waiting.and_then(|waiting| {
-            let place = waiting.iter().position(|waiter| waiter.number == self.number)?;
-            Some(waiting.remove(place))
+            let place = waiting.binary_search_by_key(&self.number, |waiter| waiter.number).ok()?;
+            waiting.remove(place)
         });
         queues.waiting -= usize::from(found.is_some());
         self.settled = found.is_some();

@@ -7,6 +7,7 @@ use super::state::State;
 use super::{CasStore, Swap, Value, Write};
 use crate::error::BackendError;
 use crate::key::StorageKey;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -80,7 +81,7 @@ impl<S: CasStore> Worker<S> {
     }
 
     /// Decides upon what is known of each key, and writes what has changed.
-    async fn swap(&mut self, uses: Vec<(StorageKey, Known, Vec<Waiter>)>) {
+    async fn swap(&mut self, uses: Vec<(StorageKey, Known, VecDeque<Waiter>)>) {
         self.aboard = uses.iter().map(|(key, ..)| key.clone()).collect();
         let (config, name) = (&self.inner.config, self.inner.name);
         let started = Instant::now();
