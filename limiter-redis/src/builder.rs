@@ -116,10 +116,6 @@ impl Certificates {
         if !matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }) {
             return Client::open(info);
         }
-        // The driver panics where neither the application nor anyone else has chosen.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            let _chosen_meanwhile = rustls::crypto::ring::default_provider().install_default();
-        }
         Client::build_with_tls(info, self.for_driver())
     }
 
@@ -127,6 +123,14 @@ impl Certificates {
     #[expect(clippy::unused_self, reason = "used with the feature")]
     pub(crate) fn client(&self, info: ConnectionInfo) -> Result<Client, RedisError> {
         Client::open(info)
+    }
+}
+
+/// The driver panics where several providers are compiled in, and neither the application nor anyone else has chosen.
+#[cfg(feature = "tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _chosen_meanwhile = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
@@ -199,7 +203,8 @@ impl RedisBuilder {
         self
     }
 
-    /// The store. Connects to nothing yet, so that it succeeds while the server is down.
+    /// The store. Connects to nothing yet, so that it succeeds while the server is down. Where it speaks TLS and the
+    /// process has no provider of cryptography yet, it installs that of `ring`.
     ///
     /// # Errors
     /// A URL that is not understood, or that needs the feature `tls`.
@@ -209,6 +214,10 @@ impl RedisBuilder {
             Source::Url(url) => Target::parse(&url, &self.certificates)?,
             Source::Client(client) => Target::of_client(&client)?,
         };
+        #[cfg(feature = "tls")]
+        if target.speaks_tls() {
+            choose_cryptography();
+        }
         let (connect_timeout, most) = (self.connect_timeout.min(LONGEST_TIMEOUT), self.most_in_flight);
         let route = match target {
             Target::Node(client) => Route::One(Server::new(Link::new(client, connect_timeout), most)),

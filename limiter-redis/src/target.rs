@@ -54,6 +54,16 @@ impl Target {
         Ok(Self::Node(Client::open(info).map_err(ConfigError::driver)?))
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn speaks_tls(&self) -> bool {
+        let address = match self {
+            Self::Node(client) => client.get_connection_info().addr(),
+            Self::Cluster(seeds) => seeds.pattern.info.addr(),
+            Self::Sentinel(sentinel) => sentinel.primary.info.addr(),
+        };
+        matches!(address, ConnectionAddr::TcpTls { .. })
+    }
+
     /// The target of a URL; see [`RedisBuilder`](crate::RedisBuilder) for their forms.
     pub(crate) fn parse(url: &str, certificates: &Certificates) -> Result<Self, ConfigError> {
         let (scheme, rest) = url.split_once("://").ok_or(ConfigError::NoScheme)?;

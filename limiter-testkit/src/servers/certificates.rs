@@ -16,6 +16,7 @@ pub enum Certificate {
 }
 
 /// PEM texts.
+#[derive(Clone, Debug)]
 pub(super) struct Issued {
     pub(super) ca: String,
     pub(super) certificate: String,

@@ -1,6 +1,6 @@
 use super::process::wait_until;
 use super::resp::Value;
-use super::{Redis, ServerError, port};
+use super::{Redis, RedisBuilder, ServerError, port};
 use std::thread::scope;
 
 /// A Redis Cluster, formed by the test itself.
@@ -22,9 +22,20 @@ impl RedisCluster {
     /// # Errors
     /// Redis is not on this machine, or the cluster does not form.
     pub fn start(primaries: usize, replicas: usize) -> Result<Self, ServerError> {
+        Self::start_with(Redis::builder(), primaries, replicas)
+    }
+
+    /// The same of nodes with options; where they speak TLS, also with each other.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(options: RedisBuilder, primaries: usize, replicas: usize) -> Result<Self, ServerError> {
         let count = primaries * (1 + replicas);
+        let options = options.among_others()?;
+        let options = if options.speaks_tls() { options.config("tls-cluster", "yes") } else { options };
         let nodes = all(count, |_| {
-            Redis::builder()
+            options
+                .clone()
                 .config("cluster-enabled", "yes")
                 .config("cluster-config-file", "nodes.conf")
                 .config("cluster-node-timeout", "1000")

@@ -26,6 +26,8 @@ pub struct RedisBuilder {
     options: Vec<(String, String)>,
     password: Option<String>,
     certificate: Option<Certificate>,
+    /// What was issued already, for servers that are to trust each other.
+    issued: Option<Issued>,
     sentinel: bool,
 }
 
@@ -140,13 +142,27 @@ impl RedisBuilder {
         Self { sentinel: true, ..self }
     }
 
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// The same for servers that talk to each other: with TLS they do it through TLS, and show and trust one certificate.
+    pub(super) fn among_others(self) -> Result<Self, ServerError> {
+        let Some(certificate) = self.certificate else { return Ok(self) };
+        let issued = Some(certificate.issue()?);
+        Ok(Self { issued, ..self }.config("tls-replication", "yes"))
+    }
+
     /// Starts it, and returns when it answers.
     ///
     /// # Errors
     /// It is not on this machine, or does not come up.
     pub fn start(self) -> Result<Redis, ServerError> {
         let program = PROGRAM.find(self.program.as_deref())?;
-        let issued = self.certificate.map(Certificate::issue).transpose()?;
+        let issued = match (&self.issued, self.certificate) {
+            (None, Some(certificate)) => Some(certificate.issue()?),
+            (issued, _) => issued.clone(),
+        };
         let ca = issued.as_ref().map(|issued| issued.ca.clone());
         let password = self.password.clone();
         let process = Process::start(RedisKind { program, options: self, issued })?;

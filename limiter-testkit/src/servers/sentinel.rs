@@ -1,7 +1,7 @@
 use super::cluster::all;
 use super::process::wait_until;
 use super::resp::Value;
-use super::{Redis, ServerError};
+use super::{Redis, RedisBuilder, ServerError};
 
 /// A primary and a replica, and three sentinels of which two must agree.
 ///
@@ -23,15 +23,24 @@ impl RedisSentinel {
     /// # Errors
     /// Redis is not on this machine, or they do not find each other.
     pub fn start() -> Result<Self, ServerError> {
-        let primary = Redis::start()?;
-        let replica =
-            Redis::builder().config("replicaof", format!("127.0.0.1 {}", primary.port())).start()?;
+        Self::start_with(Redis::builder())
+    }
+
+    /// The same of servers and sentinels with options; where they speak TLS, also with each other.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(options: RedisBuilder) -> Result<Self, ServerError> {
+        let options = options.among_others()?;
+        let primary = options.clone().start()?;
+        let replica = options.clone().config("replicaof", format!("127.0.0.1 {}", primary.port())).start()?;
         // Sentinels find replicas at once if these are there first, and else ten seconds later.
         wait_until("the replica follows", || {
             Ok(replica.info("master_link_status")?.as_deref() == Some("up"))
         })?;
         let sentinels = all(3, |_| {
-            Redis::builder()
+            options
+                .clone()
                 .sentinel()
                 .config("sentinel", format!("monitor {SERVICE} 127.0.0.1 {} 2", primary.port()))
                 .config("sentinel", format!("down-after-milliseconds {SERVICE} 500"))
