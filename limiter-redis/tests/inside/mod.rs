@@ -3,29 +3,51 @@
 use async_trait::async_trait;
 use limiter_core::{Algorithm, StorageKey};
 use limiter_redis::Redis;
+use limiter_redis::redis::{Client, Cmd, Connection, Value};
 use limiter_testkit::Inside;
-use limiter_testkit::servers::resp::{Connection, Value};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A connection of the test's own, and the store whose count of corrupt states is asked for.
-pub(crate) struct Server {
+/// Connections of the test's own to all servers that may have a key, and the store whose count of corrupt states is asked
+/// for.
+pub(crate) struct Servers {
     redis: Redis,
-    connection: Mutex<Connection>,
+    connections: Mutex<Vec<Connection>>,
 }
 
-impl Server {
-    pub(crate) fn new(redis: Redis, url: &str) -> Self {
-        let address = url.strip_prefix("redis://").and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("{url} is no address of a plain Redis"));
-        let connection = Connection::tcp(address, Duration::from_secs(20)).expect("a connection");
-        Self { redis, connection: Mutex::new(connection) }
+impl Servers {
+    /// The server of a URL, or the nodes of a cluster, whatever a URL of the driver may hold.
+    pub(crate) fn new<U: AsRef<str>>(redis: Redis, urls: impl IntoIterator<Item = U>) -> Self {
+        let connections = urls.into_iter().map(|url| connect(url.as_ref())).collect();
+        Self { redis, connections: Mutex::new(connections) }
+    }
+
+    /// The primary that a sentinel names.
+    pub(crate) fn behind(redis: Redis, sentinel: &str, service: &str) -> Self {
+        let mut ask = Cmd::new();
+        ask.arg("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        let (host, port): (String, u16) = ask.query(&mut connect(sentinel)).expect("a primary");
+        Self::new(redis, [format!("redis://{host}:{port}")])
     }
 
     fn command(&self, words: &[&[u8]]) -> Value {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.command(words).expect("a command that Redis takes")
+        let mut command = Cmd::new();
+        words.iter().for_each(|word| {
+            command.arg(*word);
+        });
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = connections.iter_mut().map(|connection| command.query(connection));
+        let answer =
+            answers.find(|answer| !answer.as_ref().is_err_and(|error| error.code() == Some("MOVED")));
+        answer.expect("a server that has the key's slot").expect("a command that Redis takes")
     }
+}
+
+fn connect(url: &str) -> Connection {
+    let client = Client::open(url).expect("a URL of Redis");
+    let connection = client.get_connection().expect("a connection");
+    connection.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    connection
 }
 
 /// The key as Redis holds it: the last 16 bits of its place as a tag, then its bytes.
@@ -35,14 +57,14 @@ fn name(key: &StorageKey) -> Vec<u8> {
 }
 
 #[async_trait]
-impl Inside for Server {
+impl Inside for Servers {
     async fn holds(&self, key: &StorageKey) -> bool {
-        self.command(&[b"EXISTS", &name(key)]).int() == Some(1)
+        self.command(&[b"EXISTS", &name(key)]) == Value::Int(1)
     }
 
     async fn read(&self, key: &StorageKey) -> Option<Vec<u8>> {
         match self.command(&[b"GET", &name(key)]) {
-            Value::Bytes(bytes) => Some(bytes),
+            Value::BulkString(bytes) => Some(bytes),
             _ => None,
         }
     }
