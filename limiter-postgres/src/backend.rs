@@ -27,8 +27,13 @@ use tokio_postgres::Row;
 ///
 /// # Waiting
 /// A trip ends before the first deadline of its requests; where nothing is recorded by then, those who have more time than
-/// was spent go again. A row that another transaction holds stops the batch for a part of the time that is left. Then its requests go again,
-/// once, each entry by itself: only what is stuck fails, as [`ErrorKind::Contention`].
+/// was spent go again.
+///
+/// A row that another transaction holds stops its batch for a third of the time that is left. Then the server is asked
+/// which rows are held. The requests of all others go again in one trip; those of held rows go behind them, by
+/// themselves, and wait for most of the time that is left, as many at a time as half of the connections. Only what is
+/// stuck fails, as [`ErrorKind::Contention`]. But a row that another transaction has made and not committed is not seen
+/// before it is waited for: beside one, all requests of its batch go by themselves, and may find no time left.
 ///
 /// # Errors
 /// `NotApplied` where the server answered with an error, which rolls back, or nothing was sent; `Unknown` where a reply
@@ -104,19 +109,11 @@ impl Postgres {
 }
 
 impl Inner {
-    /// One trip, and another for each entry where it was stopped by a lock.
+    /// One trip, and more where it was stopped by a lock.
     async fn trip(&self, requests: &[&Request]) -> Vec<Result<Verdict, BackendError>> {
         let patience = self.server.patience();
         let mut answers = self.attempt(requests, patience, true).await;
-        let is_stopped = |answer: &Result<_, Failure>| answer.as_ref().is_err_and(|error| error.is_passing);
-        let stopped: Vec<usize> =
-            (0..requests.len()).filter(|place| answers.get(*place).is_some_and(is_stopped)).collect();
-        if !stopped.is_empty() {
-            let again: Vec<&Request> = stopped.iter().map(|place| requests[*place]).collect();
-            for (place, answer) in stopped.into_iter().zip(retry::one_by_one(self, &again, patience).await) {
-                answers[place] = answer;
-            }
-        }
+        retry::where_stopped(self, requests, patience, &mut answers).await;
         answers.into_iter().map(|answer| answer.map_err(|failure| failure.error)).collect()
     }
 

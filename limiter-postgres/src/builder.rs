@@ -7,6 +7,7 @@ use limiter_core::Quota;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// A [`Postgres`] in the making. Nothing is connected before the first request.
 ///
@@ -221,6 +222,7 @@ impl PostgresBuilder {
             Source::Pool(pool) => Pool::ready(pool, self.connect_timeout),
         };
         let server = Server {
+            waiting: Semaphore::new((pool.capacity() / 2).max(1)),
             pool: Arc::new(pool),
             prepared: self.prepared,
             timeout: self.timeout,

@@ -109,6 +109,11 @@ impl Pool {
         }
     }
 
+    /// The most connections at once.
+    pub(crate) fn capacity(&self) -> usize {
+        self.status().max_size
+    }
+
     fn status(&self) -> Status {
         match &self.source {
             Source::Own(pool) => pool.status(),

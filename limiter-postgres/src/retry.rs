@@ -1,34 +1,84 @@
-//! What a lock or a deadlock has stopped goes again, once, one by one: only what is stuck fails.
+//! What a lock or a deadlock has stopped goes again: what is not held at once, and what is by itself.
 
 use crate::backend::Inner;
-use crate::error::unanswered;
-use crate::server::{Failure, Patience};
+use crate::error::malformed;
+use crate::keys::Keys;
+use crate::server::{Argument, Call, Failure, Patience};
 use futures_util::future::join_all;
 use limiter_core::batch::Batch;
-use limiter_core::{Request, Verdict};
+use limiter_core::{Request, StorageKey, Verdict};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::time::timeout_at;
 
-/// Each entry in a trip of its own: those that share a key in order, others at the same time.
-pub(crate) async fn one_by_one(
+type Answer = Result<Verdict, Failure>;
+
+/// Replaces the answers of those that were stopped.
+pub(crate) async fn where_stopped(
     inner: &Inner,
     requests: &[&Request],
     patience: Patience,
-) -> Vec<Result<Verdict, Failure>> {
-    let mut answers: Vec<_> = requests.iter().map(|_| Err(unanswered().into())).collect();
+    answers: &mut [Answer],
+) {
+    let places = stopped(answers);
+    let again: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
+    let batch = Batch::new(again.clone());
+    if batch.entries().len() > 1
+        && let Ok(held) = held(inner, batch.keys(), patience.of_all(&again)).await
+    {
+        let is_free =
+            |place: &usize| !requests[*place].checks().iter().any(|check| held.contains(&&check.key));
+        let free: Vec<usize> = places.into_iter().filter(is_free).collect();
+        let trip: Vec<&Request> = free.iter().map(|place| requests[*place]).collect();
+        for (place, answer) in free.into_iter().zip(inner.attempt(&trip, patience, true).await) {
+            answers[place] = answer;
+        }
+    }
+    let places = stopped(answers);
+    let again: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
+    for (at, answer) in one_by_one(inner, &again, patience).await {
+        answers[places[at]] = answer;
+    }
+}
+
+/// The places of what may succeed if it goes again.
+fn stopped(answers: &[Answer]) -> Vec<usize> {
+    let is_stopped = |answer: &Answer| answer.as_ref().is_err_and(|failure| failure.is_passing);
+    (0..answers.len()).filter(|place| is_stopped(&answers[*place])).collect()
+}
+
+/// Those of the keys whose rows other transactions hold.
+async fn held<'a>(
+    inner: &Inner,
+    keys: &'a [&'a StorageKey],
+    patience: Patience,
+) -> Result<Vec<&'a StorageKey>, Failure> {
+    let call = Call {
+        operation: "decide",
+        text: Arc::clone(&inner.schema.held),
+        arguments: vec![Argument::Keys(Keys(keys.iter().map(|key| key.to_bytes()).collect()))],
+        may_go_again: true,
+    };
+    let row = inner.server.row(call, patience).await?;
+    let places: Option<Vec<i64>> = row.try_get(0).map_err(|_| malformed())?;
+    let key = |place: i64| keys.get(usize::try_from(place).ok()?.checked_sub(1)?).copied();
+    Ok(places.unwrap_or_default().into_iter().filter_map(key).collect())
+}
+
+/// Each entry in a trip of its own: those that share a key in order, others at the same time, as far as there are
+/// connections for those who wait. The places and the answers of those who had their turn.
+async fn one_by_one(inner: &Inner, requests: &[&Request], patience: Patience) -> Vec<(usize, Answer)> {
     let groups = groups(requests).into_iter().map(|entries| async move {
         let mut answered = Vec::new();
         for places in entries {
             let alone: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
-            answered.push((inner.attempt(&alone, patience, false).await, places));
+            let turn = inner.server.waiting.acquire();
+            let Ok(Ok(_turn)) = timeout_at(patience.of_all(&alone).last, turn).await else { continue };
+            answered.extend(places.into_iter().zip(inner.attempt(&alone, patience, false).await));
         }
         answered
     });
-    for (group, places) in join_all(groups).await.into_iter().flatten() {
-        for (answer, place) in group.into_iter().zip(places) {
-            answers[place] = answer;
-        }
-    }
-    answers
+    join_all(groups).await.into_iter().flatten().collect()
 }
 
 /// The requests' places by entry, and the entries by what keys they share, directly or by others.

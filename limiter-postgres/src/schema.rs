@@ -15,6 +15,7 @@ const LONGEST_SUFFIX: &str = "_look_log";
 pub(crate) struct Schema {
     pub(crate) take: Arc<str>,
     pub(crate) decide: Arc<str>,
+    pub(crate) held: Arc<str>,
     pub(crate) reset: Arc<str>,
     pub(crate) sweep: Arc<str>,
     pub(crate) version: Arc<str>,
@@ -30,6 +31,7 @@ impl Schema {
         Ok(Self {
             take: filled(include_str!("sql/take.sql"), &names, durability).into(),
             decide: format!("SELECT {}($1, $2, $3, $4, $5, $6)", names.quoted("_decide")).into(),
+            held: filled(include_str!("sql/held.sql"), &names, durability).into(),
             reset: format!("SELECT {}($1)", names.quoted("_reset")).into(),
             sweep: format!("SELECT deleted, is_last FROM {}($1)", names.quoted("_sweep")).into(),
             version: format!("SELECT max(version) FROM {}", names.quoted("_meta")).into(),

@@ -8,6 +8,7 @@ use futures_util::future::join3;
 use limiter_core::{BackendError, Effect, ErrorKind, Request};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -21,6 +22,8 @@ pub(crate) struct Server {
     pub(crate) prepared: bool,
     pub(crate) timeout: Duration,
     pub(crate) synchronous_commit: &'static str,
+    /// Turns of those who wait for rows that are held: half of the connections are left to others.
+    pub(crate) waiting: Semaphore,
 }
 
 /// What holds for a transaction.
@@ -36,7 +39,7 @@ pub(crate) struct Patience {
     /// When the first caller does: the statement ends before.
     first: Instant,
     /// When the last does: a connection is of use until then.
-    last: Instant,
+    pub(crate) last: Instant,
     /// When nobody waits any more, whatever the deadlines.
     give_up: Instant,
 }

@@ -66,6 +66,56 @@ async fn a_locked_row_fails_alone() {
     }
 }
 
+/// More of them than there are connections; and who comes later finds one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_locked_rows_fail_alone() {
+    let (server, postgres) = fresh().await;
+    let by = |millis| tokio::time::Instant::now() + Duration::from_millis(millis);
+    for stuck in [24, 48, 127] {
+        let names: Vec<String> = (0..stuck).map(|i| format!("{stuck} stuck {i}")).collect();
+        for name in &names {
+            let _ = ask(&postgres, TEN, name).await.expect("an answer");
+        }
+        let holder = holds(&server, "stuck%").await;
+        let free = (stuck..128).map(|i| format!("{stuck} free {i}"));
+        let until = by(1_500);
+        let batch: Vec<Request> = names
+            .iter()
+            .cloned()
+            .chain(free)
+            .map(|name| common::request(TEN, &name).with_deadline(until))
+            .collect();
+        let answers = postgres.decide(&batch).await;
+        assert!(tokio::time::Instant::now() < until + Duration::from_secs(1));
+        for (i, answer) in answers.iter().enumerate() {
+            match answer {
+                Ok(verdict) => assert!(i >= stuck && verdict.allowed(), "{i} of {stuck}"),
+                Err(error) => {
+                    assert!(i < stuck, "{i} of {stuck}: {error}");
+                    assert_eq!(error.effect(), Effect::NotApplied, "{error}");
+                }
+            }
+        }
+        let waiting = {
+            let (postgres, until) = (postgres.clone(), by(2_000));
+            let batch: Vec<Request> = batch.into_iter().map(|request| request.with_deadline(until)).collect();
+            tokio::spawn(async move { postgres.decide(&batch).await })
+        };
+        while sql(&server, "SELECT count(*) > 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "f"
+        {
+            assert!(!waiting.is_finished(), "none waits by itself");
+        }
+        let asked = Instant::now();
+        assert!(ask(&postgres, TEN, &format!("{stuck} later")).await.expect("an answer").allowed());
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        // What is freed in time is no error.
+        holder.batch_execute("ROLLBACK").await.expect("locks that go");
+        for answer in waiting.await.expect("a task") {
+            assert!(answer.expect("an answer").allowed());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_row_that_is_freed_in_time_is_no_error() {
     let (server, postgres) = fresh().await;
