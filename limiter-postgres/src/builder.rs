@@ -189,9 +189,10 @@ impl PostgresBuilder {
         self
     }
 
-    /// Whether statements are prepared, once per connection; by default they are. Turn it off behind a pooler that
-    /// hands a connection's transactions to different sessions of the server, such as pgbouncer in transaction mode
-    /// before 1.21.
+    /// Whether a connection is one session of the server for good; by default it is. Then statements are prepared once per
+    /// connection, and the session keeps the timeouts of its last decision. Turn it off behind any pooler that hands a
+    /// connection's transactions to different sessions, of any version, such as pgbouncer in transaction mode: one that
+    /// knows prepared statements (pgbouncer from 1.21) would still leave the timeouts to other clients' transactions.
     pub const fn prepared(mut self, prepared: bool) -> Self {
         self.prepared = prepared;
         self

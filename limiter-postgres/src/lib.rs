@@ -19,8 +19,8 @@
 //! in front.
 //!
 //! # Versions
-//! Tested with PostgreSQL 15, and through pgbouncer 1.18 in transaction mode, where
-//! [`prepared(false)`](PostgresBuilder::prepared) is needed. The functions use nothing newer than PostgreSQL 14.
+//! Tested with PostgreSQL 15, and through pgbouncer 1.18 in transaction mode. Any pooler in transaction mode needs
+//! [`prepared(false)`](PostgresBuilder::prepared), whatever its version.
 //!
 //! # What a crash takes back
 //! What is lost admits at most one window or burst more per key. The choice is [`PostgresBuilder::durability`]:
