@@ -2,7 +2,7 @@
 
 use crate::backend::Inner;
 use crate::error::{malformed, unsent};
-use crate::server::{Argument, Call};
+use crate::server::{Argument, Call, Patience};
 use limiter_core::{BackendError, ErrorKind};
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 /// The pages of each table that a step looks at: some milliseconds of work, during which a request for an expired key
 /// waits and no other.
 const PAGES: i32 = 128;
+
+/// A step is no decision: however short those are to be, it may take this long, or it would never end where the disk or
+/// the machine is slow.
+const STEP: Duration = Duration::from_secs(10);
 
 /// A sweep at an interval, for as long as this is not dropped.
 #[must_use = "the sweep ends when this is dropped"]
@@ -61,7 +65,8 @@ pub(crate) async fn pass(inner: &Inner) -> Result<u64, BackendError> {
             arguments: vec![Argument::Int(PAGES)],
             may_go_again: false,
         };
-        let row = inner.server.row(call, inner.server.patience()).await.map_err(|failure| failure.error)?;
+        let patience = Patience::until(began + STEP);
+        let row = inner.server.row(call, patience).await.map_err(|failure| failure.error)?;
         let deleted: i64 = row.try_get(0).map_err(|_| malformed())?;
         all = all.saturating_add(u64::try_from(deleted).unwrap_or(0));
         if row.try_get(1).map_err(|_| malformed())? {

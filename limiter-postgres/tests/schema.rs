@@ -152,6 +152,24 @@ async fn a_sweep_deletes_what_has_expired_and_waits_for_nobody() {
     assert_eq!(taken(&postgres, "9/day", "long7").await, 1);
 }
 
+/// However short decisions are to be.
+#[tokio::test]
+async fn a_sweep_takes_the_time_it_needs() {
+    let (server, _) = fresh().await;
+    let filling = patient(server.url()).grace(Duration::ZERO).build().expect("a store");
+    let keys = |i: u64| Request::one(check("9/ms", &i.to_string(), 1)).expect("a request");
+    for answer in filling.decide(&(0..100).map(keys).collect::<Vec<_>>()).await {
+        assert!(answer.expect("an answer").allowed());
+    }
+    sql(
+        &server,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.005); RETURN OLD; END $$; \
+                  CREATE TRIGGER slow BEFORE DELETE ON rate_limits FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let postgres = patient(server.url()).timeout(Duration::from_millis(50)).build().expect("a store");
+    assert_eq!(postgres.sweep().await.expect("a sweep"), 100);
+}
+
 /// Rows go with the sweep; their space is new rows' once autovacuum has looked, every minute by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_keys_does_not_make_the_table_grow_without_end() {
