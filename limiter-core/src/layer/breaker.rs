@@ -57,7 +57,8 @@ use tokio::runtime::Handle;
 /// A few hundred bytes per part; parts above 1,024 share with lower ones.
 ///
 /// # Errors
-/// Besides the inner backend's: `Unavailable`, not applied, while it is open.
+/// Besides the inner backend's: `Unavailable`, not applied, while it is open, of a reset too.
+/// [`ready`](Backend::ready) asks the store all the same, as it is there to tell what is wrong.
 ///
 /// # Cancel safety
 /// A dropped call counts for nothing, and makes room for another where calls are let through one by one.
@@ -121,7 +122,7 @@ pub struct BreakerUsage {
     pub parts: Vec<(u32, BreakerState)>,
     /// How often a part was opened by failures.
     pub opened: u64,
-    /// Requests that were refused.
+    /// Requests and resets that were refused.
     pub refused: u64,
     /// Probes that were sent.
     pub probes: u64,
@@ -374,7 +375,13 @@ impl<B: Backend> Backend for Breaker<B> {
         self.shared.inner.accepts(quota)
     }
 
+    /// Refused, all of it, where a request for one of the keys is.
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        if let Some(refusal) = keys.iter().filter_map(peek).find_map(|peek| self.shared.refusal(&peek)) {
+            let (kind, effect) = (refusal.kind(), refusal.effect());
+            let error = BackendError::new(kind, effect, self.name(), "reset", "the breaker is open");
+            return Err(error.with_source(refusal));
+        }
         self.shared.inner.reset(keys).await
     }
 
@@ -417,6 +424,12 @@ impl<B: Backend> fmt::Debug for Breaker<B> {
             .field("usage", &self.usage())
             .finish()
     }
+}
+
+/// The question where a key stands, for which any quota of its algorithm will do.
+fn peek(key: &StorageKey) -> Option<Request> {
+    let quota = Quota::per_second(1).algorithm(key.keyspace().algorithm()).build().ok()?;
+    Request::one(Check { key: key.clone(), quota, cost: 0 }).ok()
 }
 
 /// Whether a task can be started here.

@@ -501,6 +501,35 @@ async fn each_change_is_told_once_and_no_key_is() {
     assert_eq!((events.all().len(), events.count("canary")), (2, 0), "{:?}", events.all());
 }
 
+/// While it is open no caller touches the store, whatever the call.
+#[tokio::test(start_paused = true)]
+async fn a_reset_is_refused_at_once_where_a_request_is() {
+    let remote = Remote::new();
+    let layer = layer(&remote, 1);
+    let key = |of: &str| ask(of).checks()[0].key.clone();
+    let left = async |of: &str| {
+        decide(&remote, &Request::one(check(of, quota("1000/s"), 0)).unwrap()).await.unwrap().decisions()[0]
+            .remaining
+    };
+    assert!(decide(&*layer, &ask("2")).await.is_ok());
+    remote.part_becomes(1, Mode::Hung);
+    for _ in 0..10 {
+        assert!(decide(&*layer, &ask("1")).await.is_err());
+    }
+    let start = Instant::now();
+    for keys in [vec![key("1")], vec![key("2"), key("1")]] {
+        let error = layer.reset(&keys).await.unwrap_err();
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error}");
+        assert_eq!(error.to_string(), "remote reset: the breaker is open (unavailable; not recorded)");
+    }
+    assert_eq!((start.elapsed(), left("2").await), (Duration::ZERO, 999), "nothing of it was done");
+    layer.reset(&[key("2")]).await.unwrap();
+    assert_eq!(left("2").await, 1_000);
+    remote.is_back();
+    sleep(ms(2_000)).await;
+    layer.reset(&[key("1"), key("2")]).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_breaker_that_is_gone_probes_no_more() {
     let remote = Remote::that_is(Mode::Hung);

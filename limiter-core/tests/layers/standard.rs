@@ -3,8 +3,8 @@
 use crate::remote::{Mode, Remote};
 use crate::{ask, decide, ms};
 use limiter_core::{
-    Backend, Decision, ErrorKind, Locality, Memory, OnOutage, Origin, RateLimiter, Rule, StandardConfig,
-    standard,
+    Backend, Decision, Effect, Error, ErrorKind, Locality, Memory, OnOutage, Origin, RateLimiter, Rule,
+    StandardConfig, standard,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,28 @@ async fn no_call_outlives_its_deadline() {
         }
         assert!(back.elapsed() <= ms(2_000), "{mode:?}: {:?}", back.elapsed());
     }
+}
+
+/// And says that nothing was done, where nothing was: the store still counts.
+#[tokio::test(start_paused = true)]
+async fn a_limiter_resets_nothing_in_a_store_that_is_left_alone() {
+    let remote = Remote::new();
+    let limiter = limiter(&remote, "3/day");
+    assert_eq!(check(&limiter, "a").await.remaining, 2);
+    remote.becomes(Mode::Hung);
+    while limiter.check_now("b").is_none() {
+        let _paid = check(&limiter, "b").await;
+    }
+    let start = Instant::now();
+    let Err(Error::Backend(error)) = limiter.reset("a").await else { panic!("it was reset") };
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{error}");
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    remote.is_back();
+    sleep(ms(2_000)).await;
+    let decision = limiter.peek("a").await.unwrap();
+    assert_eq!((decision.origin, decision.remaining), (Origin::Store, 2));
+    limiter.reset("a").await.unwrap();
+    assert_eq!(limiter.peek("a").await.unwrap().remaining, 3);
 }
 
 #[tokio::test(start_paused = true)]
