@@ -530,6 +530,33 @@ async fn a_reset_is_refused_at_once_where_a_request_is() {
     layer.reset(&[key("1"), key("2")]).await.unwrap();
 }
 
+/// Whoever hears of a change may ask how it is now.
+#[test]
+fn what_is_told_is_told_of_without_a_lock() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+            for kind in [ErrorKind::Unavailable, ErrorKind::Config] {
+                let remote = Remote::that_is(Mode::Failing(kind));
+                let layer = layer(&remote, 1);
+                let asked = Arc::clone(&layer);
+                let events = Events::listen_and(move || drop(asked.usage()));
+                open(&layer).await;
+                sleep(ms(120_000)).await;
+                remote.is_back();
+                sleep(ms(20_000)).await;
+                for _ in 0..64 {
+                    assert!(decide(&*layer, &ask("a")).await.is_ok());
+                }
+                let told = [events.count("has opened"), events.count("has closed")];
+                assert_eq!(told, [1, 1]);
+            }
+        });
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_breaker_that_is_gone_probes_no_more() {
     let remote = Remote::that_is(Mode::Hung);

@@ -15,11 +15,16 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn listen() -> Self {
+        Self::listen_and(|| {})
+    }
+
+    /// And does this at each.
+    pub(crate) fn listen_and(at_each: impl Fn() + Send + Sync + 'static) -> Self {
         // A place in the code that a thread without a listener comes by first is else taken to interest nobody, for good.
         static EVERYWHERE: Once = Once::new();
-        EVERYWHERE.call_once(|| drop(set_global_default(Listener(Arc::default()))));
+        EVERYWHERE.call_once(|| drop(set_global_default(Listener::default())));
         let told = Arc::<Mutex<Vec<String>>>::default();
-        let guard = set_default(Listener(Arc::clone(&told)));
+        let guard = set_default(Listener { told: Arc::clone(&told), at_each: Some(Box::new(at_each)) });
         Self { told, _guard: guard }
     }
 
@@ -33,7 +38,11 @@ impl Events {
     }
 }
 
-struct Listener(Arc<Mutex<Vec<String>>>);
+#[derive(Default)]
+struct Listener {
+    told: Arc<Mutex<Vec<String>>>,
+    at_each: Option<Box<dyn Fn() + Send + Sync>>,
+}
 
 struct Text(String);
 
@@ -59,7 +68,10 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(event.metadata().level().to_string());
         event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
+        self.told.lock().unwrap().push(text.0);
+        if let Some(at_each) = &self.at_each {
+            at_each();
+        }
     }
 
     fn enter(&self, _span: &Id) {}

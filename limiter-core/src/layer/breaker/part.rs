@@ -215,14 +215,27 @@ impl Part {
     fn failed(&self, error: &BackendError, after: u64, store: &'static str) {
         let now = Instant::now();
         let mut watch = self.watch.lock();
-        watch.report(error, now, store, self.number);
+        let is_to_be_reported = watch.is_to_be_reported(error, now);
         // What was under way when it opened says no more than what opened it.
-        if matches!(watch.phase, Phase::Closed) && self.count(&mut watch, error, after, now) {
+        let opens = matches!(watch.phase, Phase::Closed) && self.count(&mut watch, error, after, now);
+        if opens {
             self.is_closed.store(false, Ordering::Release);
             watch.opened += 1;
             watch.open(error, store, &self.config, now);
+        }
+        // Whoever hears of it may ask how the breaker is.
+        drop(watch);
+        if is_to_be_reported {
+            self.report(error, store);
+        }
+        if opens {
             tracing::warn!(store, part = self.number, reason = %error, "the breaker has opened");
         }
+    }
+
+    /// A wrong set-up is not to look like an outage.
+    fn report(&self, error: &BackendError, store: &'static str) {
+        tracing::error!(store, part = self.number, reason = %error, "the store is set up wrong");
     }
 
     /// Counts a failure of a call that came after so many others; whether it is one too many.
@@ -265,12 +278,17 @@ impl Part {
             Outcome::Answered if *room < RECOVERED => *room += 1,
             Outcome::Answered => {
                 self.close(&mut watch);
+                drop(watch);
                 tracing::info!(store, part = self.number, "the breaker has closed");
             }
             Outcome::Failed(error) => {
                 let now = Instant::now();
-                watch.report(error, now, store, self.number);
+                let is_to_be_reported = watch.is_to_be_reported(error, now);
                 watch.open(error, store, &self.config, now);
+                drop(watch);
+                if is_to_be_reported {
+                    self.report(error, store);
+                }
             }
         }
     }
@@ -322,9 +340,13 @@ impl Part {
             Outcome::Answered => watch.recover(),
             Outcome::Failed(error) => {
                 let now = Instant::now();
-                watch.report(error, now, store, self.number);
+                let is_to_be_reported = watch.is_to_be_reported(error, now);
                 if matches!(watch.phase, Phase::Open { .. }) {
                     watch.open(error, store, &self.config, now);
+                }
+                drop(watch);
+                if is_to_be_reported {
+                    self.report(error, store);
                 }
             }
             Outcome::Nothing => {}
@@ -396,12 +418,13 @@ impl Watch {
         self.attempts = 0;
     }
 
-    /// A wrong set-up is not to look like an outage.
-    fn report(&mut self, error: &BackendError, now: Instant, store: &'static str, part: u32) {
+    /// Whether it is of a wrong set-up, which was not reported lately.
+    fn is_to_be_reported(&mut self, error: &BackendError, now: Instant) -> bool {
         let is_due = self.reported.is_none_or(|last| now.duration_since(last) >= REPORTS);
-        if error.kind() == ErrorKind::Config && is_due {
+        let is_to_be = error.kind() == ErrorKind::Config && is_due;
+        if is_to_be {
             self.reported = Some(now);
-            tracing::error!(store, part, reason = %error, "the store is set up wrong");
         }
+        is_to_be
     }
 }
