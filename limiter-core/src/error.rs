@@ -71,6 +71,26 @@ impl ErrorKind {
         Self::Corrupt,
         Self::Unexpected,
     ];
+
+    /// The name that errors, metrics and logs have for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Overloaded => "overloaded",
+            Self::Contention => "contention",
+            Self::Corrupt => "corrupt",
+            Self::Unexpected => "unexpected",
+        }
+    }
+
+    /// Its place in [`ALL`](Self::ALL), which is in the order of the definition.
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 impl BackendError {
@@ -126,15 +146,7 @@ impl BackendError {
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Config => "config",
-            Self::Unavailable => "unavailable",
-            Self::Timeout => "timeout",
-            Self::Overloaded => "overloaded",
-            Self::Contention => "contention",
-            Self::Corrupt => "corrupt",
-            Self::Unexpected => "unexpected",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -172,6 +184,13 @@ mod tests {
 
     fn error() -> BackendError {
         BackendError::new(ErrorKind::Timeout, Effect::Unknown, "store", "decide", "no reply")
+    }
+
+    #[test]
+    fn every_kind_is_in_its_place() {
+        for (place, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), place, "{kind}");
+        }
     }
 
     #[test]

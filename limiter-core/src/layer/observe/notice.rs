@@ -5,22 +5,19 @@ use crate::time::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The kinds of errors, as labels; the last is no error of a backend.
-pub(super) const KINDS: [&str; 8] =
-    ["config", "unavailable", "timeout", "overloaded", "contention", "corrupt", "unexpected", "dropped"];
-
-/// The place in [`KINDS`].
-pub(super) fn kind_index(kind: ErrorKind) -> usize {
-    match kind {
-        ErrorKind::Config => 0,
-        ErrorKind::Unavailable => 1,
-        ErrorKind::Timeout => 2,
-        ErrorKind::Overloaded => 3,
-        ErrorKind::Contention => 4,
-        ErrorKind::Corrupt => 5,
-        ErrorKind::Unexpected => 6,
+/// What a request may fail by, as labels: the kinds of errors in their order, and what is no error of a backend's.
+pub(super) const KINDS: [&str; ErrorKind::ALL.len() + 1] = {
+    let mut kinds = ["dropped"; ErrorKind::ALL.len() + 1];
+    let mut place = 0;
+    while place < ErrorKind::ALL.len() {
+        kinds[place] = ErrorKind::ALL[place].name();
+        place += 1;
     }
-}
+    kinds
+};
+
+/// The last of [`KINDS`]: whoever asked left.
+pub(super) const DROPPED: usize = KINDS.len() - 1;
 
 /// Between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -28,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Warnings, a line of each kind at most every [`PAUSE`].
 #[derive(Default)]
 pub(super) struct Notices {
-    failed: [Notice; KINDS.len()],
+    failed: [Notice; ErrorKind::ALL.len()],
     degraded: Notice,
 }
 
@@ -41,10 +38,10 @@ struct Notice {
 impl Notices {
     #[cold]
     pub(super) fn failed(&self, what: &'static str, error: &BackendError) {
-        let kind = kind_index(error.kind());
-        if let Some(suppressed) = self.failed[kind].suppressed_before(Timestamp::now()) {
+        let kind = error.kind();
+        if let Some(suppressed) = self.failed[kind.index()].suppressed_before(Timestamp::now()) {
             // Without its source, which may quote what was sent.
-            let (store, kind) = (error.backend(), KINDS[kind]);
+            let (store, kind) = (error.backend(), kind.name());
             tracing::warn!(store, kind, suppressed, %error, "{what}");
         }
     }

@@ -1,7 +1,7 @@
 //! Counters of decisions and errors, by rule.
 
 use super::handles::counter;
-use super::notice::{KINDS, kind_index};
+use super::notice::{DROPPED, KINDS};
 use crate::decision::{Decision, Origin, Verdict};
 use crate::key::Keyspace;
 use crate::layer::Answer;
@@ -35,9 +35,6 @@ const BLOCKS: usize = 26;
 const ORIGINS: [&str; 3] = ["store", "remembered", "degraded"];
 const OUTCOMES: [&str; 3] = ["allowed", "denied", "withheld"];
 
-/// The last of [`KINDS`]: whoever asked left.
-pub(super) const DROPPED: usize = KINDS.len() - 1;
-
 impl Rules {
     pub(super) fn new(store: &'static str) -> Self {
         Self { store, blocks: from_fn(|_| OnceLock::new()) }
@@ -47,7 +44,7 @@ impl Rules {
     pub(super) fn answered(&self, request: &Request, answer: &Answer) {
         match answer {
             Ok(verdict) => self.decided(request, verdict),
-            Err(error) => self.failed(request, kind_index(error.kind())),
+            Err(error) => self.failed(request, error.kind().index()),
         }
     }
 

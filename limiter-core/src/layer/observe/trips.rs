@@ -1,8 +1,7 @@
 //! Observing beside the store: what it alone does.
 
 use super::handles::{Handles, Timer, counter, histogram, quietly};
-use super::notice::{KINDS, Notices, kind_index};
-use super::rules::DROPPED;
+use super::notice::{DROPPED, KINDS, Notices};
 use crate::backend::{Backend, Locality, Shard};
 use crate::decision::Verdict;
 use crate::error::BackendError;
@@ -143,7 +142,7 @@ impl Trip<'_> {
         self.landed = true;
         let mut failed = [false; KINDS.len()];
         for error in errors {
-            let kind = kind_index(error.kind());
+            let kind = error.kind().index();
             // Of the errors of one kind, the first: a failed trip has one for each of its requests.
             if !std::mem::replace(&mut failed[kind], true) {
                 self.span.record("error.type", KINDS[kind]);
