@@ -8,7 +8,9 @@ use limiter_core::{
     Origin, Request,
 };
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 const AWAY: Mode = Mode::Failing(ErrorKind::Unavailable);
@@ -263,4 +265,40 @@ async fn the_time_without_the_store_is_counted_and_told_once() {
     assert_eq!((usage.is_degraded, usage.decisions, usage.degraded_for), (false, 32, ms(6_000)));
     let told = [events.count("gives no answer"), events.count("answers again"), events.all().len()];
     assert_eq!(told, [2, 2, 4], "{:?}", events.all());
+}
+
+/// Nobody knows what the store would have said while nobody asked.
+#[tokio::test(start_paused = true)]
+async fn time_in_which_nobody_asks_is_not_counted() {
+    let layer = layer(&Remote::that_is(AWAY), local(1));
+    for _ in 0..3 {
+        for _ in 0..3 {
+            let _ = decide(&layer, &ask("a")).await;
+            sleep(ms(200)).await;
+        }
+        sleep(ms(3_600_000)).await;
+    }
+    // Twice 200 ms each time, and a second after each but the last.
+    assert_eq!(layer.usage().degraded_for, ms(3 * 400 + 2 * 1_000));
+}
+
+/// Whoever hears of a change may ask how it is now.
+#[test]
+fn what_is_told_is_told_of_without_a_lock() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+            let remote = Remote::that_is(AWAY);
+            let layer = Arc::new(layer(&remote, local(1)));
+            let asked = Arc::clone(&layer);
+            let events = Events::listen_and(move || drop(asked.usage()));
+            assert!(decide(&*layer, &ask("a")).await.is_ok());
+            remote.is_back();
+            sleep(ms(2_000)).await;
+            assert!(decide(&*layer, &ask("a")).await.is_ok());
+            assert_eq!(events.all().len(), 2);
+        });
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
 }

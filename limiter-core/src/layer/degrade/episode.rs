@@ -18,14 +18,21 @@ pub(super) struct Episode {
 
 #[derive(Default)]
 struct Times {
-    /// The first and the last error of this time.
-    span: Option<(Instant, Instant)>,
+    /// The time that is not over, if there is one.
+    current: Option<Time>,
     /// How long those before were.
     ended: Duration,
 }
 
+#[derive(Clone, Copy)]
+struct Time {
+    /// When the last error came, and how long it had been by then.
+    last: Instant,
+    lasted: Duration,
+}
+
 /// A time ends with an answer after so long without an error: where one part of the store is dead, answers and errors
-/// take turns.
+/// take turns. A longer time between two errors is one in which nobody asked, of which so much counts.
 const CALM: Duration = Duration::from_secs(1);
 
 impl Episode {
@@ -39,29 +46,27 @@ impl Episode {
     #[cold]
     fn may_end(&self, store: &'static str) {
         let mut times = self.times.lock();
-        let Some((first, last)) = times.span else { return };
-        if last.elapsed() < CALM {
+        let Some(Time { lasted, .. }) = times.current.take_if(|time| time.last.elapsed() >= CALM) else {
             return;
-        }
-        times.ended += last.duration_since(first);
-        times.span = None;
+        };
+        times.ended += lasted;
         self.is_on.store(false, Ordering::Relaxed);
-        let degraded = last.duration_since(first);
-        tracing::info!(store, ?degraded, "the store answers again");
+        // Whoever hears of it may ask how it is.
+        drop(times);
+        tracing::info!(store, degraded = ?lasted, "the store answers again");
     }
 
     pub(super) fn failed(&self, error: &BackendError, store: &'static str) {
-        let kinds = ErrorKind::ALL.iter().zip(&self.errors);
-        for (_, count) in kinds.filter(|(kind, _)| **kind == error.kind()) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
         let (now, mut times) = (Instant::now(), self.times.lock());
-        if let Some((_, last)) = &mut times.span {
-            *last = now;
+        if let Some(time) = &mut times.current {
+            time.lasted += now.duration_since(time.last).min(CALM);
+            time.last = now;
             return;
         }
-        times.span = Some((now, now));
+        times.current = Some(Time { last: now, lasted: Duration::ZERO });
         self.is_on.store(true, Ordering::Relaxed);
+        drop(times);
         tracing::warn!(store, reason = %error, "the store gives no answer, and is done without");
     }
 
@@ -69,9 +74,9 @@ impl Episode {
         let count = |(kind, count): (&ErrorKind, &AtomicU64)| (*kind, count.load(Ordering::Relaxed));
         let errors: Vec<_> = ErrorKind::ALL.iter().zip(&self.errors).map(count).collect();
         let times = self.times.lock();
-        let current = times.span.map_or(Duration::ZERO, |(first, last)| last.duration_since(first));
+        let current = times.current.map_or(Duration::ZERO, |time| time.lasted);
         DegradeUsage {
-            is_degraded: times.span.is_some(),
+            is_degraded: times.current.is_some(),
             decisions: errors.iter().map(|(_, count)| count).sum(),
             degraded_for: times.ended + current,
             errors,
