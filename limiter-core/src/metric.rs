@@ -16,7 +16,8 @@
 //! | `limiter_breakers` | gauge | parts | `store`, `state` | parts of the store by the state of their breaker |
 //! | `limiter_breaker_openings_total` | counter | openings | `store` | how often a breaker opened |
 //! | `limiter_degraded` | gauge | parts | `store` | whether decisions are made without the store now: 0 or 1 per limiter |
-//! | `limiter_degraded_seconds_total` | counter | seconds | `store` | for how long decisions were made without the store, in whole seconds |
+//! | `limiter_degraded_seconds_total` | counter | seconds | `store` | for how long decisions were made without the store, in whole seconds: from each to the next, a second at most |
+//! | `limiter_degraded_errors_total` | counter | errors | `store`, `kind` | errors that were answered by a decision without the store |
 //! | `limiter_remembered_denials` | gauge | denials | `store` | denials that are remembered in this process |
 //! | `limiter_memory_keys` | gauge | keys | `store` | keys with a state of their own in the in-process store |
 //! | `limiter_memory_shared_states` | gauge | states | `store` | overflow states, each shared by many keys |
@@ -44,6 +45,7 @@
 //!
 //! Exporters that need the bounds of a histogram's buckets: [`SECONDS_BUCKETS`] and [`REQUESTS_BUCKETS`].
 
+use crate::error::ErrorKind;
 use ::metrics::{Key, Label, Level, Metadata, Unit};
 
 /// A metric: its name, its type, and the names of its labels.
@@ -112,6 +114,8 @@ metrics! {
         "whether decisions are made without the store now";
     DEGRADED_SECONDS: Counter "limiter_degraded_seconds_total" in Seconds by ["store"],
         "for how long decisions were made without the store";
+    DEGRADED_ERRORS: Counter "limiter_degraded_errors_total" in Count by ["store", "kind"],
+        "errors that were answered by a decision without the store";
     REMEMBERED_DENIALS: Gauge "limiter_remembered_denials" in Count by ["store"],
         "denials that are remembered in this process";
     MEMORY_KEYS: Gauge "limiter_memory_keys" in Count by ["store"],
@@ -209,19 +213,24 @@ pub(crate) static METADATA: Metadata<'static> =
 pub struct Figure {
     pub(crate) metric: &'static Metric,
     pub(crate) store: &'static str,
-    pub(crate) state: Option<&'static str>,
+    pub(crate) label: Option<&'static str>,
     pub(crate) value: u64,
 }
 
 impl Figure {
     /// A figure of this metric, which is no histogram, about this store.
     pub const fn new(metric: &'static Metric, store: &'static str, value: u64) -> Self {
-        Self { metric, store, state: None, value }
+        Self { metric, store, label: None, value }
     }
 
     /// The figure with the value of its metric's label `state`.
     pub const fn in_state(self, state: &'static str) -> Self {
-        Self { state: Some(state), ..self }
+        Self { label: Some(state), ..self }
+    }
+
+    /// The figure with the value of its metric's label `kind`.
+    pub const fn of_kind(self, kind: ErrorKind) -> Self {
+        Self { label: Some(kind.name()), ..self }
     }
 
     /// The metric.
@@ -236,10 +245,10 @@ impl Figure {
         self.store
     }
 
-    /// The state that it is about, if its metric has them.
+    /// The value of its metric's other label, `state` or `kind`, if it has one.
     #[must_use]
-    pub const fn state(&self) -> Option<&'static str> {
-        self.state
+    pub const fn label(&self) -> Option<&'static str> {
+        self.label
     }
 
     /// The value: whole microseconds or a count.

@@ -89,7 +89,7 @@ impl Instance {
     pub(crate) fn is_open(&self) -> bool {
         let is_open = |figure: &Figure| {
             figure.metric().name() == metric::BREAKERS.name()
-                && figure.state() == Some("open")
+                && figure.label() == Some("open")
                 && figure.value() > 0
         };
         self.limiter.report().iter().any(is_open)

@@ -100,7 +100,7 @@ pub struct DegradeUsage {
     pub is_degraded: bool,
     /// Requests that were answered here.
     pub decisions: u64,
-    /// For how long, in all, from the first to the last of each time.
+    /// For how long, in all: from each to the next, a second at most, as nobody knows what would have been said meanwhile.
     pub degraded_for: Duration,
     /// Errors that were answered here, by their kind.
     pub errors: Vec<(ErrorKind, u64)>,
@@ -316,10 +316,13 @@ impl<B: Backend> Backend for Degrade<B> {
     }
 
     fn report(&self, tell: &mut dyn FnMut(Figure)) {
-        let DegradeUsage { is_degraded, degraded_for, .. } = self.usage();
+        let DegradeUsage { is_degraded, degraded_for, errors, .. } = self.usage();
         let micros = u64::try_from(degraded_for.as_micros()).unwrap_or(u64::MAX);
         tell(Figure::new(&metric::DEGRADED, self.name(), u64::from(is_degraded)));
         tell(Figure::new(&metric::DEGRADED_SECONDS, self.name(), micros));
+        for (kind, count) in errors {
+            tell(Figure::new(&metric::DEGRADED_ERRORS, self.name(), count).of_kind(kind));
+        }
         if let Policy::Local { limits, .. } = &self.policy {
             limits.report(tell);
         }

@@ -2,7 +2,7 @@
 
 use crate::fake::{Fake, Takes, ask};
 use limiter_core::metric::{self, ALL, Kind, Metric};
-use limiter_core::{Backend, Figure, Observe, ObserveTrips};
+use limiter_core::{Backend, ErrorKind, Figure, Observe, ObserveTrips};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
@@ -25,14 +25,15 @@ fn page() -> String {
         .build_recorder();
     let fake = Fake::admitting(Takes::So(Duration::from_millis(1)));
     let sampled = ALL.iter().filter(|metric| metric.kind() != Kind::Histogram);
-    let own =
-        |metric: &&&'static Metric| !metric.labels().contains(&"rule") && !metric.labels().contains(&"kind");
+    let is_told_by_observe = [&metric::DECISIONS, &metric::ERRORS, &metric::TRIP_ERRORS].map(Metric::name);
+    let own = |metric: &&&'static Metric| !is_told_by_observe.contains(&metric.name());
     let figures = sampled.filter(own).map(|metric| Figure::new(metric, "fake", 3_000_000));
-    let of_state = |figure: Figure| match figure.metric().labels() {
+    let labelled = |figure: Figure| match figure.metric().labels() {
         [_, "state"] => figure.in_state("open"),
+        [_, "kind"] => figure.of_kind(ErrorKind::Timeout),
         _ => figure,
     };
-    fake.figures.lock().unwrap().extend(figures.map(of_state));
+    fake.figures.lock().unwrap().extend(figures.map(labelled));
     let layer = Observe::new(ObserveTrips::new(fake));
     metrics::with_local_recorder(&exporter, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

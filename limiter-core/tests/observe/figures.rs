@@ -55,7 +55,7 @@ fn asking_samples_at_once_and_tells_the_figures() {
         figure(&metric::BREAKERS, 2).in_state("closed"),
     ]);
     let mut told = Vec::new();
-    layer.report(&mut |figure| told.push((figure.metric().name(), figure.state(), figure.value())));
+    layer.report(&mut |figure| told.push((figure.metric().name(), figure.label(), figure.value())));
     let expected = [
         ("limiter_queued_requests", None, 3),
         ("limiter_corrupt_states_total", None, 5),
@@ -208,6 +208,7 @@ async fn a_breaker_reports_its_parts_by_state() {
 #[tokio::test(start_paused = true)]
 async fn remembered_denials_and_the_degraded_mode_are_reported() {
     let recorder = Recorder::new();
+    let answered = |kind| format!("limiter_degraded_errors_total{{store=\"fake\",kind={kind:?}}}");
     let store = Fake::failing(Takes::So(Duration::ZERO), ErrorKind::Unavailable);
     let degraded = Degrade::new(store, DegradeConfig::new());
     let layer = Observe::new(DenyCache::new(degraded, DenyCacheConfig::new()));
@@ -217,6 +218,10 @@ async fn remembered_denials_and_the_degraded_mode_are_reported() {
         assert_eq!(changes.get(r#"limiter_degraded{store="fake"}"#), expected, "{changes:?}");
         assert!(layer.decide(&[ask("user")]).await[0].is_ok());
     }
+    layer.report(&mut |_| {});
+    let taken = recorder.take();
+    assert_eq!(taken[&answered("unavailable")], Counter(1), "another since");
+    assert_eq!(taken[&answered("timeout")], Counter(0), "there before it is needed");
     let names: Vec<_> = told(&layer);
     let memory = ["keys", "shared_states", "log_entries"].map(|name| format!("limiter_memory_{name}"));
     for name in memory

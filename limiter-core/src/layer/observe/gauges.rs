@@ -21,7 +21,7 @@ pub(super) struct Gauges {
 struct Series {
     metric: &'static Metric,
     store: &'static str,
-    state: Option<&'static str>,
+    label: Option<&'static str>,
     handle: Handle,
     /// The value that the recorder knows, and the one that is being summed up.
     known: u64,
@@ -73,8 +73,8 @@ fn sample(all: &mut Vec<Series>, report: impl Fn(&mut dyn FnMut(Figure))) {
 impl Series {
     /// `None`: a histogram has no figures.
     fn new(figure: &Figure) -> Option<Self> {
-        let &Figure { metric, store, state, .. } = figure;
-        let labels: Vec<_> = [Some(store), state].into_iter().flatten().collect();
+        let &Figure { metric, store, label, .. } = figure;
+        let labels: Vec<_> = [Some(store), label].into_iter().flatten().collect();
         let key = metric.key(&labels);
         let handle = ::metrics::with_recorder(|recorder| match metric.kind() {
             Kind::Counter => Some(Handle::Total(recorder.register_counter(&key, &METADATA))),
@@ -82,11 +82,11 @@ impl Series {
             Kind::Gauge => Some(Handle::Now(recorder.register_gauge(&key, &METADATA))),
             Kind::Histogram => None,
         })?;
-        Some(Self { metric, store, state, handle, known: 0, sum: 0 })
+        Some(Self { metric, store, label, handle, known: 0, sum: 0 })
     }
 
     fn is_of(&self, figure: &Figure) -> bool {
-        std::ptr::eq(self.metric, figure.metric) && self.store == figure.store && self.state == figure.state
+        std::ptr::eq(self.metric, figure.metric) && self.store == figure.store && self.label == figure.label
     }
 
     fn add(&mut self, value: u64) {
