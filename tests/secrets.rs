@@ -7,7 +7,7 @@
 mod logged;
 
 use distributed_rate_limiter::{
-    Backend, Caller, Check, Coalesce, CoalesceConfig, Error, ErrorKind, Keyspace, Memory, Observe,
+    Backend, Caller, Check, Coalesce, CoalesceConfig, Error, ErrorKind, Keyspace, Memcached, Memory, Observe,
     ObserveTrips, Placement, Postgres, Quota, RateLimiter, RateLimiterBuilder, Redis, Request, Rule, Scope,
     connect,
 };
@@ -200,6 +200,22 @@ async fn no_canary_is_anywhere() {
             );
         }
     }
+
+    // The driver knows no passwords: a server that asks for one refuses whatever it is sent, which is keys.
+    let open = servers::Memcached::start().unwrap();
+    let closed = servers::Memcached::builder().authentication("canary", PASSWORD).start().unwrap();
+    let nowhere = "memcached://127.0.0.1:1".to_owned();
+    for (url, works) in [(open.url(), true), (closed.url(), false), (nowhere, false)] {
+        let builder = Memcached::builder(url);
+        seen.debug(&builder);
+        let store = builder.build().unwrap();
+        seen.debug(&store);
+        let worked = exercise(Arc::new(store), &seen).await;
+        assert_eq!(worked.is_ok(), works, "{worked:?}");
+    }
+    let with_password = Memcached::builder(format!("memcached://canary:{PASSWORD}@127.0.0.1:11211"));
+    seen.debug(&with_password);
+    seen.error(&with_password.build().unwrap_err());
 
     for url in
         [format!("redis://:{PASSWORD}@host:port"), format!("user:{PASSWORD}@host"), format!("x://{PASSWORD}")]

@@ -2,6 +2,7 @@ use crate::backend::Memcached;
 use crate::server::Manner;
 use crate::store::Servers;
 use limiter_core::{CasBackend, CasConfig};
+use std::fmt;
 use std::time::Duration;
 
 /// A [`Memcached`] in the making. Nothing is connected before the first request.
@@ -12,7 +13,7 @@ use std::time::Duration;
 /// | `memcached://a:11211,b:11211` | several: each key is on one of them, chosen by their names |
 ///
 /// Every instance has to call the servers by the same names and ports, in any order.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct MemcachedBuilder {
     url: String,
@@ -114,6 +115,19 @@ impl MemcachedBuilder {
         let most = self.most_item_bytes.saturating_sub(crate::server::OVERHEAD);
         let servers = Servers::new(addresses, manner, most, self.allow_eviction);
         Ok(Memcached::new(CasBackend::with_config(crate::error::NAME, servers, self.cas)))
+    }
+}
+
+impl fmt::Debug for MemcachedBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the URL, in which somebody may have put a password.
+        f.debug_struct("MemcachedBuilder")
+            .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("most_item_bytes", &self.most_item_bytes)
+            .field("allow_eviction", &self.allow_eviction)
+            .field("cas", &self.cas)
+            .finish_non_exhaustive()
     }
 }
 
