@@ -43,7 +43,7 @@ pub(crate) fn classify(error: &RedisError) -> Class {
         Driver::AuthenticationFailed | Driver::RESP3NotSupported | Driver::InvalidClientConfig => {
             CONFIG.losing_the_connection()
         }
-        Driver::MasterNameNotFoundBySentinel | Driver::NoValidReplicasFoundBySentinel => UNAVAILABLE,
+        Driver::MasterNameNotFoundBySentinel => UNAVAILABLE,
         Driver::Io if error.is_connection_refusal() => UNAVAILABLE.losing_the_connection(),
         Driver::Io if error.is_timeout() => Class { kind: ErrorKind::Timeout, ..UNKNOWN },
         // A reply that was cut, or is none.
@@ -51,6 +51,9 @@ pub(crate) fn classify(error: &RedisError) -> Class {
         _ => by_code(error),
     }
 }
+
+/// What a server that is of no cluster says when it is asked for one.
+const NO_CLUSTER: &str = "This instance has cluster support disabled";
 
 /// Codes that the driver has no name for.
 fn by_code(error: &RedisError) -> Class {
@@ -65,6 +68,7 @@ fn by_code(error: &RedisError) -> Class {
         Some("ERR") if detail.starts_with("The user executing the script can't run") => {
             Class { kind: ErrorKind::Config, effect: Effect::Unknown, is_lost: false }
         }
+        Some("ERR") if detail.starts_with(NO_CLUSTER) => Class::not_applied(ErrorKind::Config),
         Some("ERR") if detail.starts_with("unknown command") => Class::not_applied(ErrorKind::Config),
         _ => Class { kind: ErrorKind::Unexpected, effect: Effect::Unknown, is_lost: false },
     }
@@ -73,6 +77,9 @@ fn by_code(error: &RedisError) -> Class {
 /// A driver's error in one word.
 pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -> BackendError {
     let message = match error.code() {
+        Some("ERR") if error.detail().is_some_and(|detail| detail.starts_with(NO_CLUSTER)) => {
+            "the server is of no cluster".to_owned()
+        }
         Some("ERR") if class.kind == ErrorKind::Config => {
             "the server refuses a command that the scripts need".to_owned()
         }

@@ -1,4 +1,9 @@
-//! Every row of the error table, reached on a real server: what it is called, and whether it may have been recorded.
+//! The rows of the error table, reached on real servers: what each is called, and whether it may have been recorded.
+//!
+//! `ASK` and `TRYAGAIN` are followed in `faults/cluster.rs`, and `ready.rs` has a script whose user may not do all of it.
+//! No server can be brought to the rest: a network that loses what was sent until TCP gives up, a connection that speaks
+//! RESP and then something else, an error whose code nobody knows, settings that the driver finds to be wrong, and a
+//! Redis so old that it does not know `HELLO`; here one has been told to forget it.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -6,7 +11,8 @@ mod common;
 use common::{answer, ask, bend, check, request, taken, until_answered};
 use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
 use limiter_redis::Redis;
-use limiter_testkit::servers::{self, RedisCluster};
+use limiter_redis::redis::{Client, IntoConnectionInfo};
+use limiter_testkit::servers::{self, RedisCluster, RedisSentinel};
 use limiter_testkit::{Direction, Proxy};
 use std::time::Duration;
 
@@ -67,12 +73,15 @@ async fn busy() {
             _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     };
-    let before = error.to_string();
-    is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+    let later = ask(&redis, TEN, "c").await.expect_err("a server that is still busy");
     bend(&server, &["SCRIPT", "KILL"]);
     looping.join().expect("a thread that ends").expect_err("a script that is killed");
-    assert!(before.contains("BUSY"), "{before}");
+    for error in [error, later] {
+        is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+        assert!(error.to_string().contains("BUSY"), "{error}");
+    }
     until_answered(&redis, TEN, "b", Duration::from_secs(5)).await;
+    assert_eq!(taken(&redis, TEN, "c").await, 0);
 }
 
 #[tokio::test]
@@ -219,8 +228,81 @@ async fn max_clients() {
     let (server, redis) = used().await;
     bend(&server, &["CONFIG", "SET", "maxclients", "1"]);
     let _ = ask(&redis, TEN, "a").await.expect("the one client that may");
-    let error = refused(&connect(&server)).await;
+    is(&refused(&connect(&server)).await, ErrorKind::Unavailable, Effect::NotApplied);
+
+    // The server closes behind its refusal. To read it takes a driver that asks for no more than one answer, and a
+    // server that has not been sent anything when it closes.
+    let proxy = Proxy::start(server.addr()).expect("a proxy");
+    proxy.delay(Direction::ToServer, Duration::from_secs(1));
+    let info = format!("redis://{}?protocol=resp3", proxy.addr()).into_connection_info().expect("a URL");
+    let settings = info.redis_settings().clone().set_skip_set_lib_name();
+    let client = Client::open(info.set_redis_settings(settings)).expect("a client");
+    let late = Redis::from_client(client).timeout(Duration::from_secs(2)).build().expect("a client");
+    let error = refused(&late).await;
     is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+    let cause = format!("{:?}", std::error::Error::source(&error));
+    assert!(cause.contains("max number of clients"), "{error}: {cause}");
+}
+
+/// A node of a cluster, taken for a server that has all.
+#[tokio::test]
+async fn moved_and_crossslot() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    let redis = connect(&cluster.nodes()[0]);
+    let mut moved = 0;
+    for i in 0..20 {
+        if let Err(error) = ask(&redis, TEN, &i.to_string()).await {
+            is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+            assert!(error.to_string().contains("MOVED"), "{error}");
+            moved += 1;
+        }
+    }
+    assert!((1..20).contains(&moved), "{moved} of 20 keys are elsewhere");
+    let two = Request::new([check(TEN, "a", 1), check(TEN, "b", 1)]).expect("keys that differ");
+    let error = answer(&redis, &two).await.expect_err("keys of two slots");
+    is(&error, ErrorKind::Config, Effect::NotApplied);
+    assert!(error.to_string().contains("CROSSSLOT"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_of_no_cluster() {
+    let (server, redis) = used().await;
+    let by_cluster = server.url().replace("redis://", "redis-cluster://");
+    let error = refused(&Redis::connect(by_cluster).expect("a URL of Redis")).await;
+    is(&error, ErrorKind::Config, Effect::NotApplied);
+    assert!(error.to_string().contains("of no cluster"), "{error}");
+    took_only(&redis, 1).await;
+}
+
+#[tokio::test]
+async fn a_server_without_hello() {
+    let server = servers::Redis::builder().config("rename-command", "HELLO none").start().expect("a Redis");
+    let error = refused(&connect(&server)).await;
+    is(&error, ErrorKind::Config, Effect::NotApplied);
+    let redis = Redis::connect(format!("{}?protocol=resp2", server.url())).expect("a URL of Redis");
+    let _ = ask(&redis, TEN, "a").await.expect("an answer in RESP2");
+}
+
+#[tokio::test]
+async fn a_service_that_no_sentinel_knows() {
+    let sentinel = RedisSentinel::start().expect("sentinels");
+    // One that is not there tells less.
+    sentinel.sentinels()[2].kill();
+    let hosts: Vec<String> = sentinel.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
+    let redis = Redis::builder(format!("redis-sentinel://{}/other", hosts.join(",")))
+        .timeout(Duration::from_secs(2))
+        .build()
+        .expect("a URL of Redis");
+    let error = refused(&redis).await;
+    is(&error, ErrorKind::Unavailable, Effect::NotApplied);
+    assert!(error.to_string().contains("master name not found"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_no_redis() {
+    let memcached = servers::Memcached::start().expect("a Memcached");
+    let redis = Redis::connect(format!("redis://{}", memcached.addr())).expect("a URL of Redis");
+    is(&refused(&redis).await, ErrorKind::Unavailable, Effect::NotApplied);
 }
 
 #[tokio::test]
