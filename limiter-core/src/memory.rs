@@ -1,6 +1,7 @@
 //! The in-process store: exact, bounded, no global lock, never a wait.
 
 mod entry;
+mod lock;
 mod shard;
 mod table;
 
@@ -13,7 +14,7 @@ use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use crate::time::Timestamp;
 use async_trait::async_trait;
-use parking_lot::{Mutex, MutexGuard};
+use lock::{Lock, Locked};
 use shard::{LogRoom, Reset, Shard, Visit, with_algorithm};
 use smallvec::SmallVec;
 use std::num::NonZeroUsize;
@@ -55,7 +56,7 @@ pub struct Memory {
 }
 
 struct Inner {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Lock<Shard>]>,
     logs: Arc<LogRoom>,
     virtual_expiry: Duration,
     /// Until when, on this process's clock, states of virtual time may be live whatever the clock says.
@@ -202,7 +203,7 @@ impl MemoryBuilder {
         let shards = 1 << wanted.ilog2();
         let logs = Arc::new(LogRoom::new(self.log_entries));
         let grace = u64::try_from(self.grace.as_micros()).unwrap_or(u64::MAX);
-        let shard = || Mutex::new(Shard::new(keys / shards, Arc::clone(&logs), grace));
+        let shard = || Lock::new(Shard::new(keys / shards, Arc::clone(&logs), grace));
         Memory {
             inner: Arc::new(Inner {
                 shards: std::iter::repeat_with(shard).take(shards).collect(),
@@ -238,7 +239,7 @@ impl Inner {
     fn answer_one<A: Stored, T>(&self, visit: Visit<'_>, wrap: impl Fn(Verdict) -> T) -> T {
         let mut shard = self.shards[self.index(visit.key)].lock();
         match shard.decide_known::<A>(&visit) {
-            // Written before the unlocking, which waits for what was written: whoever reads it next need not.
+            // In each arm, as one decision out of two would be copied.
             Some(decision) => wrap(Verdict::one(decision)),
             None => wrap(Verdict::one(shard.decide_newcomer::<A>(&visit))),
         }
@@ -251,7 +252,7 @@ impl Inner {
         let mut needed: SmallVec<[usize; 4]> = visits.iter().map(index).collect();
         needed.sort_unstable();
         needed.dedup();
-        let mut locked: SmallVec<[MutexGuard<'_, Shard>; 4]> =
+        let mut locked: SmallVec<[Locked<'_, Shard>; 4]> =
             needed.iter().map(|index| self.shards[*index].lock()).collect();
         let place = |visit: &Visit<'_>| needed.partition_point(|i| *i < index(visit));
         // Now or not at all: between a look and the taking, a sweep could drop the state that was looked at.
