@@ -17,7 +17,7 @@ impl<T> OneOrMany<T> {
     pub(crate) fn as_slice(&self) -> &[T] {
         match self {
             Self::One(one) => one,
-            Self::Many(many) => many,
+            Self::Many(many) => elsewhere(many),
         }
     }
 
@@ -28,6 +28,14 @@ impl<T> OneOrMany<T> {
             Self::Many(many) => many,
         }
     }
+}
+
+/// Of its own, so that the two are told apart by a branch: a choice without one reads the list's pointer in any case, which
+/// waits for the one value, just written piecemeal, that lies there.
+#[cold]
+#[inline(never)]
+fn elsewhere<T>(many: &[T]) -> &[T] {
+    many
 }
 
 impl<T> FromIterator<T> for OneOrMany<T> {
