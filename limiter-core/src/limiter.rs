@@ -235,7 +235,7 @@ impl RateLimiter {
     /// The decision at cost 1 where it can be given without waiting, for callers without a runtime: always
     /// with [`Memory`](crate::Memory). `None`: it cannot, or it is an error; ask [`check`](Self::check).
     pub fn check_now<'c>(&self, caller: impl Into<Caller<'c>>) -> Option<Decision> {
-        self.at_once(caller.into(), 1).ok()
+        self.at_once(caller.into(), 1, Some, |_asking| None)
     }
 
     /// Waits for a permit, at most `max_wait`: for its turn, and for `retry_after` where it is denied. Asking comes on
@@ -351,27 +351,42 @@ impl RateLimiter {
         Ok(self.inner.backend.ready().await?)
     }
 
-    /// The answer that needs no wait, or what is to be waited for.
+    /// The answer that needs no wait, as `done` makes it, or what is to be waited for, as `ask` does: so that it is
+    /// written where it is wanted.
     #[inline(always)]
-    fn at_once<'l, T: Wanted>(&'l self, caller: Caller<'_>, cost: u64) -> Result<T, Asking<'l, T>> {
+    fn at_once<'l, T: Wanted, R>(
+        &'l self,
+        caller: Caller<'_>,
+        cost: u64,
+        done: impl FnOnce(T) -> R,
+        ask: impl FnOnce(Asking<'l, T>) -> R,
+    ) -> R {
         match (self.inner.plain, &*self.inner.rules, caller.key()) {
-            (true, [rule], Some(key)) => self.at_once_by_key(rule, key, cost),
-            _ => self.at_once_by_rules(caller, cost),
+            (true, [rule], Some(key)) => self.at_once_by_key(rule, key, cost, done, ask),
+            _ => match self.at_once_by_rules(caller, cost) {
+                Ok(wanted) => done(wanted),
+                Err(asking) => ask(asking),
+            },
         }
     }
 
     #[inline(never)]
-    fn at_once_by_key<'l, T: Wanted>(
+    fn at_once_by_key<'l, T: Wanted, R>(
         &'l self,
         rule: &ActiveRule,
         key: &[u8],
         cost: u64,
-    ) -> Result<T, Asking<'l, T>> {
+        done: impl FnOnce(T) -> R,
+        ask: impl FnOnce(Asking<'l, T>) -> R,
+    ) -> R {
         let quota = rule.quota();
         let request = Request::by_key(&rule.keyspaces, key, &quota, cost);
         match (*self.inner.backend).decide_now(&request) {
-            Some(Ok(ref verdict)) if let Some(only) = verdict.only() => Ok(T::of_one(&request, only)),
-            answer => self.now_or_ask(&request, answer),
+            Some(Ok(ref verdict)) if let Some(only) = verdict.only() => done(T::of_one(&request, only)),
+            answer => match self.now_or_ask(&request, answer) {
+                Ok(wanted) => done(wanted),
+                Err(asking) => ask(asking),
+            },
         }
     }
 
@@ -483,7 +498,7 @@ impl<'c, C: Into<Caller<'c>>, T: Wanted> Future for Deciding<'_, 'c, C, T> {
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(caller) = self.caller.take() {
-            return match self.limiter.at_once(caller.into(), self.cost) {
+            return match self.limiter.at_once(caller.into(), self.cost, Ok, Err) {
                 Ok(wanted) => Poll::Ready(Ok(wanted)),
                 Err(asking) => self.asking.insert(asking).as_mut().poll(context),
             };

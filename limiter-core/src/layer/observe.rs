@@ -70,6 +70,8 @@ use tokio::time::Instant;
 /// ```
 pub struct Observe<B> {
     inner: B,
+    /// Whether no answer from below can be an error, or made without the store: [`Locality::InProcess`].
+    in_process: bool,
     recording: Handles<Recording>,
     notices: Notices,
 }
@@ -93,7 +95,8 @@ impl<B: Backend> Observe<B> {
     #[must_use]
     pub fn new(inner: B) -> Self {
         let recording = Handles::new(metric::DECISION_SECONDS.key(&[inner.name()]));
-        Self { inner, recording, notices: Notices::default() }
+        let in_process = inner.locality() == Locality::InProcess;
+        Self { inner, in_process, recording, notices: Notices::default() }
     }
 
     #[inline]
@@ -137,9 +140,14 @@ impl<B: Backend> Backend for Observe<B> {
 
     #[inline]
     fn decide_now(&self, request: &Request) -> Option<Answer> {
+        let recording = self.recording();
+        if self.in_process && recording.is_none() {
+            // There is nothing to tell and nobody to tell it to. The answer is written where it is wanted, as a copy of
+            // what was just written waits for it.
+            return self.inner.decide_now(request);
+        }
         let answer = self.inner.decide_now(request);
         if let Some(answer) = &answer {
-            let recording = self.recording();
             self.answered(recording, request, answer);
             self.sample_if_due(recording);
         }
