@@ -60,16 +60,13 @@ impl Span {
     /// The difference, zero where `other` is the longer.
     #[inline]
     pub(crate) fn minus(self, other: Self, denominator: u64) -> Self {
-        if self <= other {
-            return Self::default();
-        }
-        let whole = self.whole.saturating_sub(other.whole);
-        match self.rem.checked_sub(other.rem) {
-            Some(rem) => Self { whole, rem },
-            None => Self {
+        match (self.whole.checked_sub(other.whole), self.rem.checked_sub(other.rem)) {
+            (Some(whole), Some(rem)) => Self { whole, rem },
+            (Some(whole @ 1..), None) => Self {
                 whole: whole.saturating_sub(1),
                 rem: self.rem.saturating_add(denominator).saturating_sub(other.rem),
             },
+            _ => Self::default(),
         }
     }
 
