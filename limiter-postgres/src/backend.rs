@@ -1,17 +1,18 @@
-use crate::batch::{Batch, Buckets, MAX_CHECKS, MAX_REQUESTS, Packed, Taken};
+use crate::batch::{Batch, Buckets, Decided, MAX_CHECKS, MAX_REQUESTS, Many, One, Packed, Taken};
 use crate::builder::{ConfigError, Durability, PostgresBuilder};
 use crate::error::{NAME, malformed, unanswered, unsent};
-use crate::keys::Keys;
+use crate::keys::{Key, Keys};
 use crate::schema::Schema;
 use crate::server::{Argument, Call, Failure, Patience, Server};
 use crate::{ready, retry, sweep};
 use async_trait::async_trait;
 use limiter_core::{
     Backend, BackendError, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard, StorageKey,
-    Verdict,
+    Verdict, metric,
 };
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Row;
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     /// Us that a state is kept once it is reset, and at the least where time is virtual.
     pub(crate) grace: i64,
     pub(crate) horizon: i64,
+    /// Rows found that held no state.
+    pub(crate) corrupt: AtomicU64,
 }
 
 /// Applying the schema may wait for others who do, which its script ends a little sooner.
@@ -89,6 +92,13 @@ impl Postgres {
     #[must_use]
     pub fn migration(&self) -> &str {
         &self.inner.schema.script
+    }
+
+    /// How many rows were found since this store was built that hold no state of ours: numbers out of range, a log without
+    /// its entries. Each counts as absent, and the next admission on its key writes it anew.
+    #[must_use]
+    pub fn corrupt_states(&self) -> u64 {
+        self.inner.corrupt.load(Ordering::Relaxed)
     }
 
     /// Deletes expired rows, one pass in bounded steps that wait for nobody; how many.
@@ -154,53 +164,62 @@ impl Inner {
         may_go_again: bool,
     ) -> Result<Vec<Result<Verdict, BackendError>>, Failure> {
         let patience = patience.of_all(&requests);
-        let mut batch = Batch::pack(requests)?;
-        let Packed { buckets, keys, locked, quotas, requests } = std::mem::take(&mut batch.packed);
-        if let Some(Buckets { ats, counts, steps, rooms }) = buckets {
-            let arguments = vec![
-                Argument::Keys(Keys(keys)),
-                Argument::BigInts(ats),
-                Argument::BigInts(counts),
-                Argument::BigInts(steps),
-                Argument::BigInts(rooms),
-                Argument::BigInt(self.grace),
-                Argument::BigInt(self.horizon),
-                Argument::BigInts(quotas),
-                Argument::BigInts(requests),
-            ];
-            let text = Arc::clone(&self.schema.take);
-            let row = self
-                .server
-                .row(Call { operation: "decide", text, arguments, may_go_again }, patience)
-                .await?;
-            let taken = taken(&row).map_err(|_| malformed())?;
-            return Ok(batch.verdicts_of_taken(taken).ok_or_else(malformed)?);
-        }
-        let arguments = vec![
-            Argument::BigInt(self.grace),
-            Argument::BigInt(self.horizon),
-            Argument::Keys(Keys(keys)),
-            Argument::Int(locked),
-            Argument::BigInts(quotas),
-            Argument::BigInts(requests),
-        ];
-        let text = Arc::clone(&self.schema.decide);
+        let (batch, packed) = Batch::pack(requests)?;
+        let takes = matches!(packed, Packed::Take(..));
+        let (text, arguments) = self.arguments(packed);
+        let text = Arc::clone(text);
         let row =
             self.server.row(Call { operation: "decide", text, arguments, may_go_again }, patience).await?;
-        let reply: Vec<i64> = row.try_get(0).map_err(|_| malformed())?;
-        Ok(batch.verdicts(reply).ok_or_else(malformed)?)
+        let decided = if takes {
+            batch.decided_by_taking(taken(&row).map_err(|_| malformed())?)
+        } else {
+            batch.decided(row.try_get(0).map_err(|_| malformed())?)
+        };
+        let Decided { verdicts, corrupt } = decided.ok_or_else(malformed)?;
+        self.corrupt.fetch_add(corrupt, Ordering::Relaxed);
+        Ok(verdicts)
+    }
+
+    /// The statement that decides what is packed so, and its arguments.
+    fn arguments(&self, packed: Packed) -> (&Arc<str>, Vec<Argument>) {
+        let [grace, horizon] = [self.grace, self.horizon].map(Argument::BigInt);
+        match packed {
+            Packed::One(One { key, at, count, cost, quota }) => {
+                let numbers = [at, count, cost].into_iter().chain(quota).map(Argument::BigInt);
+                let arguments = [grace, horizon, Argument::Key(Key(key))].into_iter().chain(numbers);
+                (&self.schema.one, arguments.collect())
+            }
+            Packed::Take(Buckets { ats, steps, rooms }, Many { keys, quotas, requests, .. }) => {
+                let arguments = vec![
+                    Argument::Keys(Keys(keys)),
+                    Argument::BigInts(ats),
+                    Argument::BigInts(steps),
+                    Argument::BigInts(rooms),
+                    grace,
+                    horizon,
+                    Argument::BigInts(quotas),
+                    Argument::BigInts(requests),
+                ];
+                (&self.schema.take, arguments)
+            }
+            Packed::Decide(Many { keys, locked, quotas, requests }) => {
+                let arguments = vec![
+                    grace,
+                    horizon,
+                    Argument::Keys(Keys(keys)),
+                    Argument::Int(locked),
+                    Argument::BigInts(quotas),
+                    Argument::BigInts(requests),
+                ];
+                (&self.schema.decide, arguments)
+            }
+        }
     }
 }
 
 fn taken(row: &Row) -> Result<Taken, tokio_postgres::Error> {
     let numbers = |column| row.try_get::<_, Option<Vec<i64>>>(column).map(Option::unwrap_or_default);
-    Ok(Taken {
-        entries: numbers(0)?,
-        granted: numbers(1)?,
-        ats: numbers(2)?,
-        full_ats: numbers(3)?,
-        others: row.try_get(4)?,
-    })
+    Ok(Taken { entries: numbers(0)?, full_ats: numbers(1)?, ats: numbers(2)?, others: row.try_get(3)? })
 }
 
 #[async_trait]
@@ -275,7 +294,9 @@ impl Backend for Postgres {
         NAME
     }
 
-    fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        tell(Figure::new(&metric::CORRUPT_STATES, NAME, self.corrupt_states()));
+    }
 }
 
 impl fmt::Debug for Postgres {

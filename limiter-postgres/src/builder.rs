@@ -6,6 +6,7 @@ use crate::target;
 use limiter_core::Quota;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -236,6 +237,7 @@ impl PostgresBuilder {
                 durability: self.durability,
                 grace: micros(self.grace),
                 horizon: micros(self.virtual_expiry),
+                corrupt: AtomicU64::new(0),
             }),
         })
     }

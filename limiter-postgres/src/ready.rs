@@ -74,11 +74,14 @@ async fn ask(inner: &Inner, text: &Arc<str>) -> Result<Row, Failure> {
     inner.server.row(call, inner.server.patience()).await
 }
 
-/// Does once what every decision does, in every algorithm, on keys that expire soon.
+/// Does what decisions do, in every algorithm, one by one and as a batch, on keys that expire soon.
 async fn try_out(inner: &Inner) -> Result<(), BackendError> {
-    for text in ["1000/10s", "1000/10s fixed-window", "1000/10s sliding-log", "1000/10s sliding-counter"] {
-        let request = probe(text).map_err(|error| config(&error.to_string()))?;
-        for answer in inner.attempt(&[&request], inner.server.patience(), false).await {
+    let texts = ["1000/10s", "1000/10s fixed-window", "1000/10s sliding-log", "1000/10s sliding-counter"];
+    let probes: Result<Vec<Request>, ProbeError> = texts.into_iter().map(probe).collect();
+    let probes = probes.map_err(|error| config(&error.to_string()))?;
+    let probes: Vec<&Request> = probes.iter().collect();
+    for trip in probes.chunks(1).chain([&probes[..]]) {
+        for answer in inner.attempt(trip, inner.server.patience(), false).await {
             let _verdict = answer.map_err(explained)?;
         }
     }

@@ -16,6 +16,7 @@ pub(crate) struct Schema {
     pub(crate) take: Arc<str>,
     pub(crate) decide: Arc<str>,
     pub(crate) held: Arc<str>,
+    pub(crate) one: Arc<str>,
     pub(crate) reset: Arc<str>,
     pub(crate) sweep: Arc<str>,
     pub(crate) version: Arc<str>,
@@ -32,6 +33,11 @@ impl Schema {
             take: filled(include_str!("sql/take.sql"), &names, durability).into(),
             decide: format!("SELECT {}($1, $2, $3, $4, $5, $6)", names.quoted("_decide")).into(),
             held: filled(include_str!("sql/held.sql"), &names, durability).into(),
+            one: format!(
+                "SELECT {}($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                names.quoted("_one")
+            )
+            .into(),
             reset: format!("SELECT {}($1)", names.quoted("_reset")).into(),
             sweep: format!("SELECT deleted, is_last FROM {}($1)", names.quoted("_sweep")).into(),
             version: format!("SELECT max(version) FROM {}", names.quoted("_meta")).into(),
@@ -94,26 +100,35 @@ const ALGORITHMS: [(&str, &str); 4] = [
     ("sliding_counter", include_str!("sql/sliding_counter.sql")),
 ];
 
+const CLOCK: &str = "(date_part('epoch', clock_timestamp()) * 1000000)::bigint";
+
 /// Where `decide` takes up a quota's numbers.
 const QUOTA: &str = include_str!("sql/quota.sql");
 
 fn script(names: &Names<'_>, durability: Durability) -> String {
-    let mut decide = include_str!("sql/decide.sql").replace("{quota}", QUOTA.trim_end());
-    for (algorithm, text) in ALGORITHMS {
-        let (look, take) = parts(text);
-        decide = decide.replace(&format!("{{look_{algorithm}}}"), look);
-        decide = decide.replace(&format!("{{take_{algorithm}}}"), take);
-    }
+    let decide = with_algorithms(include_str!("sql/decide.sql"), ["sa[k]", "sb[k]", "sc[k]"]);
     let body = [
         include_str!("sql/schema.sql"),
         include_str!("sql/sliding_log_entries.sql"),
-        &decide,
+        &decide.replace("{quota}", QUOTA.trim_end()),
+        &with_algorithms(include_str!("sql/one.sql"), ["sa", "sb", "sc"]),
         include_str!("sql/reset.sql"),
         include_str!("sql/sweep.sql"),
     ]
     .join("\n");
     let head = include_str!("sql/begin.sql");
     filled(&format!("{head}\n{body}\nCOMMIT;\n"), names, durability)
+}
+
+/// A function's text with what the algorithms look at and take, of a state that it keeps so.
+fn with_algorithms(text: &str, [a, b, c]: [&str; 3]) -> String {
+    let mut text = text.to_owned();
+    for (algorithm, file) in ALGORITHMS {
+        let (look, take) = parts(file);
+        text = text.replace(&format!("{{look_{algorithm}}}"), look);
+        text = text.replace(&format!("{{take_{algorithm}}}"), take);
+    }
+    text.replace("{a}", a).replace("{b}", b).replace("{c}", c)
 }
 
 /// Names in their places, at once: what a user chose is not looked into for more.
@@ -141,7 +156,12 @@ fn value(place: &str, names: &Names<'_>, durability: Durability) -> String {
         "log_name" => names.literal("_log"),
         "log_ids_name" => names.literal("_log_ids"),
         "body" => names.body(),
-        "clock" => "(date_part('epoch', clock_timestamp()) * 1000000)::bigint".to_owned(),
+        "clock" => CLOCK.to_owned(),
+        // Of a row `s`, that `take` finds in the place of `excluded`: when its bucket is full again, and the instant.
+        "full_at" => "(s.a + (s.b > 0)::int)".to_owned(),
+        "now" => format!("CASE WHEN excluded.at < 0 THEN {CLOCK} ELSE excluded.at END"),
+        // Whether the numbers of a row `s` can be a state's.
+        "sound" => "((s.a | s.b | s.c) >> 53 = 0)".to_owned(),
         "version" => VERSION.to_string(),
         "unlogged" => if is_logged { "" } else { "UNLOGGED" }.to_owned(),
         "logged" => if is_logged { "LOGGED" } else { "UNLOGGED" }.to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::error::{Class, classify, failed, timed_out, unsent};
 use crate::finish::Finish;
-use crate::keys::Keys;
+use crate::keys::{Key, Keys};
 use crate::pool::{Around, Connection, Pool};
 use futures_util::future::join3;
 use limiter_core::{BackendError, Effect, ErrorKind, Request};
@@ -98,6 +98,7 @@ pub(crate) enum Argument {
     Int(i32),
     BigInt(i64),
     BigInts(Vec<i64>),
+    Key(Key),
     Keys(Keys),
 }
 
@@ -107,6 +108,7 @@ impl Argument {
             Self::Int(number) => (number, Type::INT4),
             Self::BigInt(number) => (number, Type::INT8),
             Self::BigInts(numbers) => (numbers, Type::INT8_ARRAY),
+            Self::Key(key) => (key, Type::BYTEA),
             Self::Keys(keys) => (keys, Type::BYTEA_ARRAY),
         }
     }

@@ -30,10 +30,21 @@ async fn connect() -> Postgres {
     migrated(Postgres::builder(url())).await
 }
 
-/// A look at a table that is swept all the time.
+/// A look at the table of a store, which is swept all the time or never.
 struct Look {
     client: tokio_postgres::Client,
-    _sweeping: Sweeping,
+    postgres: Postgres,
+    table: &'static str,
+    _sweeping: Option<Sweeping>,
+}
+
+impl Look {
+    async fn at(postgres: &Postgres, table: &'static str) -> Self {
+        let (client, connection) =
+            tokio_postgres::connect(&url(), tokio_postgres::NoTls).await.expect("a session");
+        tokio::spawn(connection);
+        Self { client, postgres: postgres.clone(), table, _sweeping: None }
+    }
 }
 
 #[async_trait]
@@ -43,9 +54,9 @@ impl Inside for Look {
     }
 
     async fn read(&self, key: &StorageKey) -> Option<Vec<u8>> {
-        let (statement, key) = ("SELECT a, b, c FROM expiring WHERE key = $1", key.to_bytes());
-        let row = self.client.query_opt(statement, &[&key]).await.expect("an answer")?;
-        Some((0..3).flat_map(|column| row.get::<_, i64>(column).to_le_bytes()).collect())
+        let statement = format!("SELECT a, b, c FROM {} WHERE key = $1", self.table);
+        let row = self.client.query_opt(&statement, &[&key.to_bytes()]).await.expect("an answer")?;
+        Some(bytes(std::array::from_fn(|column| row.get(column))))
     }
 
     /// Bytes of another length are no numbers of ours.
@@ -54,12 +65,15 @@ impl Inside for Look {
             Some(number) if bytes.len() == 24 => i64::from_le_bytes(number.try_into().expect("8 bytes")),
             _ => -1,
         };
-        let hour = "INSERT INTO expiring (key, a, b, c, expires) \
-                    VALUES ($1, $2, $3, $4, extract(epoch FROM now()) * 1000000 + 3600000000) \
-                    ON CONFLICT (key) DO UPDATE SET a = $2, b = $3, c = $4, expires = excluded.expires";
+        let hour = format!(
+            "INSERT INTO {} (key, a, b, c, expires) \
+             VALUES ($1, $2, $3, $4, extract(epoch FROM now()) * 1000000 + 3600000000) \
+             ON CONFLICT (key) DO UPDATE SET a = $2, b = $3, c = $4, expires = excluded.expires",
+            self.table
+        );
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
             [&key.to_bytes(), &number(0), &number(1), &number(2)];
-        self.client.execute(hour, &values).await.expect("a row");
+        self.client.execute(&hour, &values).await.expect("a row");
     }
 
     /// Columns have types.
@@ -67,13 +81,35 @@ impl Inside for Look {
         false
     }
 
+    /// Of what the columns can hold, the numbers that no state has.
     fn garbage(&self, _algorithm: Algorithm) -> Vec<Vec<u8>> {
-        Vec::new()
+        let all = [
+            [-1, 0, 0],
+            [0, -1, 0],
+            [0, 0, -1],
+            [1 << 53, 0, 0],
+            [0, 1 << 53, 0],
+            [0, 0, 1 << 53],
+            [i64::MAX; 3],
+            [i64::MIN; 3],
+        ];
+        all.map(bytes).into()
     }
 
     fn corrupt_states(&self) -> u64 {
-        0
+        self.postgres.corrupt_states()
     }
+}
+
+/// A row's numbers, as a dump would have them.
+fn bytes(numbers: [i64; 3]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+async fn inside() -> (Postgres, Look) {
+    let postgres = connect().await;
+    let look = Look::at(&postgres, "rate_limits").await;
+    (postgres, look)
 }
 
 async fn expiring() -> (Postgres, Look) {
@@ -81,10 +117,8 @@ async fn expiring() -> (Postgres, Look) {
     let builder = Postgres::builder(url()).table("expiring").grace(moment).virtual_expiry(moment);
     let postgres = migrated(builder).await;
     let sweeping = postgres.sweep_every(Duration::from_millis(20)).expect("a task");
-    let (client, connection) =
-        tokio_postgres::connect(&url(), tokio_postgres::NoTls).await.expect("a session");
-    tokio::spawn(connection);
-    (postgres, Look { client, _sweeping: sweeping })
+    let look = Look::at(&postgres, "expiring").await;
+    (postgres, Look { _sweeping: Some(sweeping), ..look })
 }
 
 /// A busy machine may take long; what it means that a reply does not come is tested elsewhere.
@@ -95,7 +129,7 @@ fn patient() -> StandardConfig {
 
 fn main() -> ExitCode {
     let rows = [
-        Harness::new("postgres", connect).across_processes().expiring(expiring),
+        Harness::new("postgres", connect).across_processes().inside(inside).expiring(expiring),
         Harness::new("coalesced", async || Coalesce::new(connect().await, CoalesceConfig::new())),
         Harness::new("standard", async || standard(Arc::new(connect().await), patient())),
         Harness::new("unprepared", async || migrated(Postgres::builder(url()).prepared(false)).await),

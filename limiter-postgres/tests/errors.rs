@@ -478,3 +478,33 @@ async fn a_short_deadline_fails_no_other_request_of_its_trip() {
     }
     assert!(asked.elapsed() < Duration::from_millis(400), "{:?}", asked.elapsed());
 }
+
+/// Damage that numbers out of range do not show.
+#[tokio::test]
+async fn a_log_whose_entries_are_missing_is_a_fresh_one() {
+    let (server, postgres) = fresh().await;
+    let log = "5/day sliding-log";
+    for (i, damage) in
+        ["DELETE FROM rate_limits_log", "UPDATE rate_limits SET b = 0", "UPDATE rate_limits SET c = 0"]
+            .into_iter()
+            .enumerate()
+    {
+        let key = i.to_string();
+        for _ in 0..5 {
+            assert!(ask(&postgres, log, &key).await.expect("an answer").allowed());
+        }
+        assert!(!ask(&postgres, log, &key).await.expect("an answer").allowed());
+        sql(&server, damage);
+        let before = postgres.corrupt_states();
+        assert_eq!(taken(&postgres, log, &key).await, 0, "{damage}");
+        assert_eq!(postgres.corrupt_states() - before, 1, "{damage}: seen by a peek");
+        assert!(ask(&postgres, log, &key).await.expect("an answer").allowed(), "{damage}");
+        assert_eq!(postgres.corrupt_states() - before, 2, "{damage}: seen by what heals it");
+        assert_eq!(taken(&postgres, log, &key).await, 1, "{damage}");
+        for _ in 0..4 {
+            assert!(ask(&postgres, log, &key).await.expect("an answer").allowed(), "{damage}");
+        }
+        assert!(!ask(&postgres, log, &key).await.expect("an answer").allowed(), "{damage}");
+        assert_eq!(postgres.corrupt_states() - before, 2, "{damage}: healed");
+    }
+}

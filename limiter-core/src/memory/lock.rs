@@ -49,10 +49,12 @@ impl<T> Lock<T> {
                 return locked;
             }
             looks = looks.saturating_add(1);
-            match looks {
-                ..=SPINS => spin_loop(),
-                ..=YIELDS => yield_now(),
-                _ => sleep(PAUSE),
+            if looks <= SPINS {
+                spin_loop();
+            } else if looks <= YIELDS {
+                yield_now();
+            } else {
+                sleep(PAUSE);
             }
         }
     }

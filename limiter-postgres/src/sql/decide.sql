@@ -9,7 +9,8 @@
 -- requests at (us; below 0: this server's clock), count (how many equal ones in a row, of one check each), checks, then
 --          for each check: key, quota (both from 1), cost
 -- done     the places of requests that are answered already, and not to be decided; all rows are locked then
--- Result   the clock, then for each request how many of its count were granted and, for each check, the reading
+-- Result   the clock, how many rows held no state, then for each request how many of its count were granted and, for each
+--          check, the reading
 CREATE OR REPLACE FUNCTION {decide}(
   grace bigint, horizon bigint, keys bytea[], locked int, quotas bigint[], requests bigint[], done bigint[] DEFAULT NULL
 )
@@ -29,18 +30,19 @@ DECLARE
   granted bigint; fits bigint; r1 bigint; r2 bigint; r3 bigint; r4 bigint;
   start bigint; stood bigint; reset bigint;
   place int := 0; is_done boolean[];
-  stash bigint[]; answers bigint[] := ARRAY[0];
+  corrupt bigint; stash bigint[]; answers bigint[];
 BEGIN
   IF locked > 0 THEN
     INSERT INTO {table} AS s (key, a, b, c, expires) SELECT u.k, 0, 0, 0, 0 FROM unnest(keys[1:locked]) AS u (k)
     ON CONFLICT (key) DO UPDATE SET a = s.a WHERE false;
   END IF;
   clock := {clock};
-  answers[1] := clock;
-  SELECT array_agg(coalesce(s.a, 0)), array_agg(coalesce(s.b, 0)), array_agg(coalesce(s.c, 0)),
-    array_agg(coalesce(s.expires, 0)), array_agg(s.ctid), array_agg(false)
-  INTO sa, sb, sc, expiry, tids, dirty
+  SELECT array_agg(CASE WHEN {sound} THEN s.a ELSE 0 END), array_agg(CASE WHEN {sound} THEN s.b ELSE 0 END),
+    array_agg(CASE WHEN {sound} THEN s.c ELSE 0 END), array_agg(coalesce(s.expires, 0)), array_agg(s.ctid),
+    array_agg(false), count(*) FILTER (WHERE NOT {sound})
+  INTO sa, sb, sc, expiry, tids, dirty, corrupt
   FROM unnest(keys) AS u (k) LEFT JOIN {table} s ON s.key = u.k;
+  answers := ARRAY[clock, corrupt];
 
   IF done IS NOT NULL THEN
     is_done := array_fill(false, ARRAY[cardinality(keys)]);
@@ -122,6 +124,7 @@ BEGIN
     DELETE FROM {table} s USING unnest(tids[1:locked], expiry[1:locked]) AS w (tid, expires)
     WHERE s.ctid = w.tid AND w.expires = 0;
   END IF;
+  answers[2] := corrupt;
   RETURN answers;
 END
 {body};

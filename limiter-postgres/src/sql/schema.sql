@@ -9,7 +9,6 @@ CREATE {unlogged} TABLE IF NOT EXISTS {table} (
   expires bigint NOT NULL,
   -- What `take` hands to its own reply
   at bigint NOT NULL DEFAULT 0,
-  granted bigint NOT NULL DEFAULT 0,
   entry bigint NOT NULL DEFAULT 0
 ) WITH (
   fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1,

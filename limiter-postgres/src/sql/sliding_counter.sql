@@ -4,11 +4,11 @@
 -- State    the current window's start (a), the count in it (b) and in the one before (c)
 -- Reading  the deciding instant (r1), the count in its window (r2), the count in the one before (r3)
 -- look
-r1 := CASE WHEN sa[k] > now AND sa[k] - now <= q2 THEN sa[k] ELSE now END;
+r1 := CASE WHEN {a} > now AND {a} - now <= q2 THEN {a} ELSE now END;
 start := r1 - r1 % q2;
-stood := sa[k] - sa[k] % q2;
-r2 := greatest(sb[k], 0); r3 := greatest(sc[k], 0);
-IF stood <> sa[k] THEN
+stood := {a} - {a} % q2;
+r2 := greatest({b}, 0); r3 := greatest({c}, 0);
+IF stood <> {a} THEN
   r2 := r2 + r3; r3 := 0;
 END IF;
 IF stood + q2 = start THEN
@@ -25,7 +25,7 @@ ELSE
   fits := least(cnt, greatest(0, q1 - r2 - stood) / n);
 END IF;
 -- take
-sa[k] := r1 - r1 % q2;
-sb[k] := r2 + m;
-sc[k] := r3;
+{a} := r1 - r1 % q2;
+{b} := r2 + m;
+{c} := r3;
 reset := r1 - r1 % q2 + 2 * q2;

@@ -7,9 +7,13 @@
 -- Reading  the deciding instant (r1), the live entries' cost (r2), the newest's time (r3; -1: none), of a denial the time
 --          of the entry whose leaving frees enough (r4; -1: none)
 -- look
-SELECT l.* INTO fits, r1, r2, r3, r4 FROM {look_log}(sa[k], sb[k], sc[k], now, n, cnt, q1, q2) l;
+SELECT l.* INTO fits, r1, r2, r3, r4 FROM {look_log}({a}, {b}, {c}, now, n, cnt, q1, q2) l;
+IF r3 = -2 THEN
+  corrupt := corrupt + 1; r3 := -1;
+  {a} := 0; {b} := 0; {c} := 0;
+END IF;
 -- take
 reset := r1 + q2;
-sc[k] := {take_log}(sb[k], sc[k], r1, r3, m, q2, clock - now + reset + CASE WHEN at < 0 THEN grace ELSE greatest(grace, horizon) END);
-sa[k] := r1;
-sb[k] := sb[k] + m;
+{c} := {take_log}({b}, {c}, r1, r3, m, q2, clock - now + reset + CASE WHEN at < 0 THEN grace ELSE greatest(grace, horizon) END);
+{a} := r1;
+{b} := {b} + m;

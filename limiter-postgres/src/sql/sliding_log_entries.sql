@@ -1,4 +1,5 @@
--- What a sliding log reads and adds, by the index of its entries: see sliding_log.sql.
+-- What a sliding log reads and adds, by the index of its entries: see sliding_log.sql. An r3 of -2: entries are missing,
+-- and the log counts as absent.
 CREATE OR REPLACE FUNCTION {look_log}(
   newest bigint, sum bigint, log_id bigint, now bigint, n bigint, cnt bigint, quota_limit bigint, quota_window bigint,
   OUT granted bigint, OUT r1 bigint, OUT r2 bigint, OUT r3 bigint, OUT r4 bigint
@@ -10,11 +11,14 @@ DECLARE
   excess bigint; low bigint; high bigint; middle bigint;
 BEGIN
   r1 := now; r2 := 0; r3 := -1; r4 := -1;
-  IF log_id > 0 AND newest - now <= quota_window AND newest + quota_window > now THEN
+  IF (log_id > 0 OR newest > 0) AND newest - now <= quota_window AND newest + quota_window > now THEN
     SELECT e.time, e.before, e.total INTO oldest FROM {log} e
       WHERE e.id = log_id AND e.time > greatest(newest, now) - quota_window ORDER BY e.time LIMIT 1;
-    IF FOUND THEN
+    IF sum > oldest.before THEN
       r1 := greatest(newest, now); r2 := sum - oldest.before; r3 := newest;
+    ELSE
+      -- The newest, at least, should be there.
+      r3 := -2;
     END IF;
   END IF;
   IF n = 0 THEN

@@ -1,52 +1,28 @@
--- Takes from buckets whose permits refill in whole us: most batches whole, in one pass over the rows. A statement of its
--- own and no function: it costs one caller alone little more than any upsert.
+-- Takes from buckets whose permits refill in whole us: most batches whole, in one pass over the rows.
 --
--- Each row is locked, in key order, before its instant is read. A row that may not admit is left as it is, locked, and
--- with the others of its kind decided by {decide} in the same trip.
+-- Each row is locked, in key order, before its instant is read. One that may not admit all that is asked of it is left as
+-- it is, locked, and with the others of its kind decided by {decide} in the same trip. The clock is read where it is
+-- needed, each time anew: a subquery per row that reads it once costs more. A later reading only makes more fit.
 --
--- $1 keys, each once and in order; of each the instant (us; below 0: this server's clock), how many equal requests, the
--- us that one of them takes to refill, and the bucket's filling in us; $6 grace, $7 horizon, $8 quotas, $9 requests: see
--- {decide}
--- Result  of the keys taken from: place in $1, how many were granted, the instant, when the bucket is full again; and
---         what {decide} answers of the others
+-- $1 keys, each once and in order; of each $2 the instant (us; below 0: this server's clock), $3 the us that what is asked
+-- takes to refill, as far as a bucket that was never used has it, $4 the bucket's filling in us; $5 grace, $6 horizon,
+-- $7 quotas, $8 requests: see {decide}
+-- Result  of the keys taken from: place in $1, when the bucket is full again, and the instant, just behind that which
+--         decided (below 0: the row is new); and what {decide} answers of the others
 WITH taken AS (
-  INSERT INTO {table} AS s (key, a, b, c, expires, at, granted, entry)
-  SELECT e.key, e.now + e.step * e.fit, 0, 1,
-    e.clock + CASE WHEN e.at < 0 THEN e.step * e.fit + $6 ELSE greatest(e.step * e.fit + $6, $7) END, e.now, e.fit, e.i
-  FROM (
-    SELECT e.*, CASE WHEN e.at < 0 THEN e.clock ELSE e.at END AS now, least(e.cnt, e.room / e.step) AS fit
-    FROM (
-      SELECT e.*, {clock} AS clock
-      FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS e (key, at, cnt, step, room, i)
-      OFFSET 0
-    ) e
-    OFFSET 0
-  ) e
-  ON CONFLICT (key) DO UPDATE SET (a, b, c, expires, at, granted, entry) = (
-    SELECT base + fit * step, 0, 1,
-      clock + CASE WHEN x.at < 0 THEN base + fit * step - now + $6 ELSE greatest(base + fit * step - now + $6, $7) END,
-      now, fit, excluded.entry
-    FROM (
-      SELECT x.*, least(cnt, greatest(0, (room - base + now) / step)) AS fit
-      FROM (
-        SELECT x.*, greatest(full_at, now) AS base
-        FROM (
-          SELECT clock, x.at, CASE WHEN x.at < 0 THEN clock ELSE x.at END AS now,
-            s.a + CASE WHEN s.b > 0 THEN 1 ELSE 0 END AS full_at,
-            ($3)[excluded.entry] AS cnt, ($4)[excluded.entry] AS step, ($5)[excluded.entry] AS room
-          FROM (SELECT {clock} AS clock, ($2)[excluded.entry] AS at OFFSET 0) x
-          OFFSET 0
-        ) x
-        OFFSET 0
-      ) x
-      OFFSET 0
-    ) x
-  )
-  -- Whether one fits for sure; what this leaves out, and what lies too far ahead, is decided exactly.
-  WHERE s.a + 1 + ($4)[excluded.entry] - ($5)[excluded.entry]
-    <= CASE WHEN ($2)[excluded.entry] < 0 THEN {clock} ELSE ($2)[excluded.entry] END
-  RETURNING entry, granted, at, a
+  INSERT INTO {table} AS s (key, a, b, c, expires, at, entry)
+  SELECT e.key, CASE WHEN e.at < 0 THEN {clock} ELSE e.at END + e.step, 0, 1,
+    {clock} + CASE WHEN e.at < 0 THEN e.step + $5 ELSE greatest(e.step + $5, $6) END, e.at, e.i
+  FROM unnest($1, $2, $3) WITH ORDINALITY AS e (key, at, step, i)
+  ON CONFLICT (key) DO UPDATE SET
+    a = greatest({full_at}, {now}) + ($3)[excluded.entry], b = 0, c = 1,
+    expires = CASE WHEN excluded.at < 0 THEN greatest({full_at}, {clock}) + ($3)[excluded.entry] + $5
+      ELSE {clock} + greatest(greatest({full_at} - excluded.at, 0) + ($3)[excluded.entry] + $5, $6) END,
+    at = {now}, entry = excluded.entry
+  -- What lies too far ahead, and what is no state, is decided exactly.
+  WHERE CASE WHEN {sound} THEN {full_at} + ($3)[excluded.entry] - ($4)[excluded.entry] <= {now} END
+  RETURNING entry, a, at
 )
-SELECT array_agg(entry), array_agg(granted), array_agg(at), array_agg(a),
-  CASE WHEN count(*) < cardinality($1) THEN {decide}($6, $7, $1, 0, $8, $9, coalesce(array_agg(entry), ARRAY[]::bigint[])) END
+SELECT array_agg(entry), array_agg(a), array_agg(at),
+  CASE WHEN count(*) < cardinality($1) THEN {decide}($5, $6, $1, 0, $7, $8, coalesce(array_agg(entry), ARRAY[]::bigint[])) END
 FROM taken

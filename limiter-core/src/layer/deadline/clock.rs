@@ -284,11 +284,7 @@ mod tests {
         }
         assert_eq!(first.await, None);
         let waiting = clock.0.lock();
-        assert_eq!(
-            (waiting.calls.len(), waiting.gone, waiting.task),
-            (0, 0, None),
-            "and the task has ended"
-        );
+        assert_eq!((waiting.calls.len(), waiting.gone, waiting.task), (0, 0, None), "and the task has ended");
     }
 
     #[tokio::test(start_paused = true)]
