@@ -15,7 +15,7 @@
 //! # Ok(())
 //! # }
 //! ```
-//! Many callers' requests travel in one trip behind [`Coalesce`](limiter_core::Coalesce), which the facade's `connect` puts
+//! Many callers' requests travel in one trip behind [`Coalesce`](limiter_core::Coalesce), which a limiter puts
 //! in front.
 //!
 //! # Versions

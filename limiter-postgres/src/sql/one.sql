@@ -32,6 +32,19 @@ BEGIN
   END IF;
   clock := {clock};
   now := CASE WHEN at < 0 THEN clock ELSE at END;
+  IF kind = 0 AND q3 = 1 AND sb = 0 AND sa <= now + q4 THEN
+    -- What most callers ask, of a bucket whose permits refill in whole us: as below, in half as many expressions, each of
+    -- which costs the server more to begin than to compute.
+    r1 := greatest(sa, now);
+    fits := least(cnt, (q4 - r1 + now) / (n * q1));
+    IF fits > 0 THEN
+      UPDATE {table} s SET a = r1 + fits * n * q1, b = 0, c = 1,
+        expires = CASE WHEN at < 0 THEN r1 + fits * n * q1 + grace
+          ELSE clock + greatest(r1 + fits * n * q1 - now + grace, horizon) END
+      WHERE s.key = k;
+    END IF;
+    RETURN ARRAY[clock, corrupt, fits, r1, 0];
+  END IF;
   IF kind <= 1 THEN
     {look_bucket}
   ELSIF kind = 2 THEN
