@@ -3,7 +3,7 @@
 use crate::stacks::stacks;
 use limiter_core::{Backend, DeadlineConfig, StandardConfig, metric, standard};
 use limiter_redis::{Redis, RedisBuilder};
-use limiter_testkit::faults::{Call, Clock, History, Load, Loss, LossKind, Outcome, Pace, Plan};
+use limiter_testkit::faults::{Call, Clock, Hint, History, Load, Loss, LossKind, Outcome, Pace, Plan};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -113,8 +113,12 @@ const OUTCOMES: [Outcome; 4] = [Outcome::Granted, Outcome::Denied, Outcome::NotA
 fn text(call: &Call) -> String {
     let outcome = OUTCOMES.iter().position(|outcome| *outcome == call.outcome).expect("one of them");
     let mut text = format!("{} {} {outcome}", call.start, call.end);
-    for (subject, cost) in &call.wants {
+    for (i, (subject, cost)) in call.wants.iter().enumerate() {
         write!(text, " {subject} {cost}").expect("a string takes all");
+        if let Some(Hint { allowed, delay, retry_after }) = call.hints.get(i) {
+            let (allowed, retry_after) = (u8::from(*allowed), retry_after.map_or(0, |wait| wait + 1));
+            write!(text, " {allowed} {delay} {retry_after}").expect("a string takes all");
+        }
     }
     text
 }
@@ -124,8 +128,16 @@ fn call(text: &str) -> Call {
         text.split(' ').map(|word| word.parse().unwrap_or_else(|_| panic!("{text} is no call"))).collect();
     let [start, end, outcome, wants @ ..] = &numbers[..] else { panic!("{text} is no call") };
     let index = |number: u64| usize::try_from(number).expect("an index");
-    let wants = wants.chunks_exact(2).map(|want| (index(want[0]), want[1])).collect();
-    Call { wants, start: *start, end: *end, outcome: OUTCOMES[index(*outcome)] }
+    let outcome = OUTCOMES[index(*outcome)];
+    let is_answer = matches!(outcome, Outcome::Granted | Outcome::Denied);
+    let wants = wants.chunks_exact(if is_answer { 5 } else { 2 });
+    let hint = |want: &[u64]| {
+        let [_, _, allowed, delay, retry_after] = want else { return None };
+        Some(Hint { allowed: *allowed == 1, delay: *delay, retry_after: retry_after.checked_sub(1) })
+    };
+    let hints = wants.clone().filter_map(hint).collect();
+    let wants = wants.map(|want| (index(want[0]), want[1])).collect();
+    Call { wants, start: *start, end: *end, outcome, hints }
 }
 
 /// Processes under way.

@@ -3,7 +3,7 @@
 //! The store's own instants are not used: a call that was answered was decided between its start and its end, and no
 //! more than that is assumed. What is reported is broken for certain.
 
-use limiter_core::{Algorithm, Quota};
+use limiter_core::{Algorithm, Decision, Quota};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,26 @@ pub struct Call {
     pub end: u64,
     /// What the answer was.
     pub outcome: Outcome,
+    /// What it said of each subject; none for an error.
+    pub hints: Vec<Hint>,
+}
+
+/// What an answer said of one of its subjects, us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// Whether this one had allowed it.
+    pub allowed: bool,
+    /// The wait for its turn.
+    pub delay: u64,
+    /// The wait after which it would be allowed; `None` where no wait helps.
+    pub retry_after: Option<u64>,
+}
+
+impl From<&Decision> for Hint {
+    fn from(decision: &Decision) -> Self {
+        let Decision { allowed, delay, retry_after, .. } = *decision;
+        Self { allowed, delay: micros(delay), retry_after: retry_after.map(micros) }
+    }
 }
 
 /// A key, as the rules see it.
@@ -93,6 +113,9 @@ pub enum LossKind {
 /// How far the wall clock of the store may be from ours, which was read once, at an edge of a window.
 const EDGE: u64 = 2_000;
 
+/// The greatest unit that an algorithm counts in, us.
+const TICK: u64 = 1_000;
+
 impl Clock {
     /// A history that begins now.
     ///
@@ -130,6 +153,11 @@ impl History {
             let admitted = self.admitted(i);
             broken.extend(self.above_bound(i, subject, &admitted));
             broken.extend(self.above_limit_of_a_window(i, subject, &admitted));
+            if !subject.is_crossing {
+                // What is given back is free earlier than was said.
+                broken.extend(self.crowded_turns(i, subject));
+                broken.extend(self.wrong_hints(i, subject, admitted));
+            }
             if let Some(charged) = charged[i] {
                 broken.extend(self.miscounted(i, subject, charged));
             }
@@ -204,6 +232,64 @@ impl History {
                         "bound: {cost} of key {i} ({quota}) within {from}..{to} us, above {most}"
                     ));
                 }
+            }
+        }
+        None
+    }
+
+    /// What calls of this outcome were told of a subject: the call, its cost, and the hint.
+    fn told(&self, subject: usize, outcome: Outcome) -> impl Iterator<Item = (&Call, u64, Hint)> {
+        let calls = self.calls.iter().filter(move |call| call.outcome == outcome);
+        calls.filter_map(move |call| {
+            let place = call.wants.iter().position(|(i, _)| *i == subject)?;
+            Some((call, call.wants[place].1, *call.hints.get(place)?))
+        })
+    }
+
+    /// I2: from the first turn to the last of some, as much comes back as all of them cost but one, the last.
+    fn crowded_turns(&self, i: usize, subject: &Subject) -> Option<String> {
+        let quota = &subject.quota;
+        if quota.algorithm() != Algorithm::LeakyBucket {
+            return None;
+        }
+        let turn = |(call, cost, hint): (&Call, u64, Hint)| {
+            (cost > 0).then_some((call.start + hint.delay, call.end + hint.delay, cost))
+        };
+        let mut turns: Vec<(u64, u64, u64)> = self.told(i, Outcome::Granted).filter_map(turn).collect();
+        turns.sort_unstable_by_key(|(_, last, _)| *last);
+        // Turns that were given before a loss may come that much later.
+        let depth = micros(quota.window()) * quota.capacity() / quota.limit();
+        for (from, ..) in &turns {
+            let (mut cost, mut dearest) = (0, 0);
+            for (_, to, n) in turns.iter().filter(|(first, ..)| first >= from) {
+                (cost, dearest) = (cost + n, dearest.max(*n));
+                let is_whole = || self.lost_in(i, from.saturating_sub(depth), *to) == 0;
+                if cost - dearest > refilled(quota, to - from) && is_whole() {
+                    return Some(format!(
+                        "turns: {cost} of key {i} ({quota}) have theirs within {from}..{to} us"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// I6: what is denied is told for how long, and as much is not granted before that.
+    fn wrong_hints(&self, i: usize, subject: &Subject, mut admitted: Vec<(u64, u64, u64)>) -> Option<String> {
+        let quota = &subject.quota;
+        admitted.sort_unstable_by_key(|(start, ..)| *start);
+        for (denial, cost, hint) in self.told(i, Outcome::Denied).filter(|(.., hint)| !hint.allowed) {
+            let wait = hint.retry_after.filter(|wait| *wait > 0);
+            if wait.is_none() && cost <= quota.capacity() {
+                return Some(format!("hint: {denial:?}, for ever, of key {i} ({quota})"));
+            }
+            let wait = wait.unwrap_or(u64::MAX);
+            let until = denial.start.saturating_add(wait - wait / 1_000).saturating_sub(TICK);
+            let after = admitted.partition_point(|(start, ..)| *start <= denial.end);
+            let before = admitted[after..].iter().take_while(|(start, ..)| *start < until);
+            let mut early = before.filter(|(_, end, n)| *end < until && *n >= cost);
+            if let Some(grant) = early.find(|(_, end, _)| self.lost_in(i, denial.start, *end) == 0) {
+                return Some(format!("hint: {denial:?}, and {grant:?} granted before, of key {i} ({quota})"));
             }
         }
         None
@@ -302,20 +388,27 @@ impl Call {
     }
 }
 
+/// What comes back to a bucket within so many us of this process's clock, both ends included.
+fn refilled(quota: &Quota, span: u64) -> u64 {
+    let refilled =
+        u128::from(quota.limit()) * u128::from(stretched(span)) / u128::from(micros(quota.window()));
+    u64::try_from(refilled).expect("a rate that fits")
+}
+
+/// The store's clock may run faster by thousandths, and its instants are whole us.
+fn stretched(span: u64) -> u64 {
+    span + span / 1_000 + 1
+}
+
 /// The most that a quota admits within so many us of this process's clock, both ends included.
 fn most_in(quota: &Quota, span: u64) -> u64 {
-    // The store's clock may run faster by thousandths, and its instants are whole us.
-    let span = span + span / 1_000 + 1;
     let (limit, window) = (quota.limit(), micros(quota.window()));
-    let windows = span / window;
+    let windows = stretched(span) / window;
     match quota.algorithm() {
-        Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-            let refilled = u128::from(limit) * u128::from(span) / u128::from(window);
-            quota.capacity() + u64::try_from(refilled).expect("a rate that fits")
-        }
+        Algorithm::TokenBucket | Algorithm::LeakyBucket => quota.capacity() + refilled(quota, span),
         Algorithm::SlidingLog => limit * (windows + 1),
         Algorithm::SlidingCounter if windows == 0 => 2 * limit - 1,
-        Algorithm::FixedWindow | Algorithm::SlidingCounter => limit * (span.div_ceil(window) + 1),
+        Algorithm::FixedWindow | Algorithm::SlidingCounter => limit * (stretched(span).div_ceil(window) + 1),
     }
 }
 
@@ -335,7 +428,7 @@ mod tests {
     }
 
     fn call(subject: usize, cost: u64, start: u64, end: u64, outcome: Outcome) -> Call {
-        Call { wants: vec![(subject, cost)], start, end, outcome }
+        Call { wants: vec![(subject, cost)], start, end, outcome, hints: Vec::new() }
     }
 
     /// As many calls of one permit, each `every` us later and half as long under way.
@@ -447,10 +540,51 @@ mod tests {
     }
 
     #[test]
+    fn turns_that_are_too_close_are_found() {
+        // One permit takes 10 ms; its turn comes so long after it was granted.
+        let turns = |delays: &[u64]| {
+            let subjects = vec![subject("10/100ms leaky-bucket", false, None)];
+            let granted = delays.iter().zip(0..).map(|(delay, i)| Call {
+                hints: vec![Hint { allowed: true, delay: *delay, retry_after: Some(0) }],
+                ..call(0, 1, i * 100, i * 100 + 50, Outcome::Granted)
+            });
+            history(subjects, granted.collect())
+        };
+        is_clean(&turns(&[0, 9_900, 19_800, 29_700]), &[None]);
+        finds(&turns(&[0, 9_900, 9_900, 29_700]), &[None], "turns");
+        finds(&turns(&[0, 0]), &[None], "turns");
+        let loss = Loss { start: 60, end: 90, kind: LossKind::All, subjects: None };
+        is_clean(&History { losses: vec![loss], ..turns(&[0, 0]) }, &[None]);
+    }
+
+    #[test]
+    fn hints_that_do_not_hold_are_found() {
+        let after_denial = |retry_after, cost, start| {
+            let denial = Call {
+                hints: vec![Hint { allowed: false, delay: 0, retry_after }],
+                ..call(0, 2, 1_000, 1_100, Outcome::Denied)
+            };
+            let grant = call(0, cost, start, start + 100, Outcome::Granted);
+            history(vec![subject("5/100ms", false, None)], vec![denial, grant])
+        };
+        is_clean(&after_denial(Some(20_000), 2, 21_000), &[None]);
+        finds(&after_denial(Some(20_000), 2, 15_000), &[None], "hint");
+        finds(&after_denial(Some(20_000), 3, 15_000), &[None], "hint");
+        // Less may be there before, and what was asked before may have been granted before.
+        is_clean(&after_denial(Some(20_000), 1, 15_000), &[None]);
+        is_clean(&after_denial(Some(20_000), 2, 1_050), &[None]);
+        finds(&after_denial(None, 2, 90_000), &[None], "hint");
+        finds(&after_denial(Some(0), 2, 90_000), &[None], "hint");
+        let loss = Loss { start: 2_000, end: 3_000, kind: LossKind::All, subjects: None };
+        is_clean(&History { losses: vec![loss], ..after_denial(Some(20_000), 2, 15_000) }, &[None]);
+    }
+
+    #[test]
     fn a_group_half_taken_is_found() {
         let subjects =
             || vec![subject("10/day", true, Some(0)), subject("10/day sliding-log", true, Some(0))];
-        let both = |outcome| Call { wants: vec![(0, 2), (1, 2)], start: 0, end: 10, outcome };
+        let both =
+            |outcome| Call { wants: vec![(0, 2), (1, 2)], hints: Vec::new(), ..call(0, 0, 0, 10, outcome) };
         let unknown = history(subjects(), vec![both(Outcome::Unknown)]);
         is_clean(&unknown, &[Some(0), Some(0)]);
         is_clean(&unknown, &[Some(2), Some(2)]);

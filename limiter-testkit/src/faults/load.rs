@@ -1,6 +1,6 @@
 //! Callers side by side, over every algorithm, and what becomes of what they are told.
 
-use super::history::{Call, Clock, History, Loss, LossKind, Outcome, Subject};
+use super::history::{Call, Clock, Hint, History, Loss, LossKind, Outcome, Subject};
 use fastrand::Rng;
 use limiter_core::{
     Algorithm, Backend, BackendError, Check, Effect, Keyspace, Origin, Placement, Quota, Request, StorageKey,
@@ -387,7 +387,9 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
         assert_eq!(answers.len(), batch.len(), "answers to a batch");
         let failed = answers.iter().any(Result::is_err);
         for (wants, answer) in wants.into_iter().zip(answers) {
-            calls.push(Call { wants, start, end, outcome: shared.outcome(answer) });
+            let decisions = answer.as_ref().map(Verdict::decisions).unwrap_or_default();
+            let hints = decisions.iter().map(Hint::from).collect();
+            calls.push(Call { wants, start, end, outcome: shared.outcome(answer), hints });
         }
         tokio::time::sleep(if failed { 5 * shared.pace.pause } else { shared.pace.pause }).await;
     }
