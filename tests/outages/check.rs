@@ -13,7 +13,7 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_millis(50);
 /// What a busy machine adds.
 const SLACK: Duration = Duration::from_millis(250);
-/// Of an instance's calls so many may pay the deadline until its breaker opens, besides those under way then.
+/// Of an instance's calls so many may fail until its breaker opens, besides those under way then.
 const PAYING: usize = 20;
 /// By when every instance hears the store again.
 const BACK: Duration = Duration::from_secs(2);
@@ -21,8 +21,6 @@ const BACK: Duration = Duration::from_secs(2);
 const HOLD: Duration = Duration::from_secs(1);
 /// From probe to probe, by default.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// With its jitter.
-const LONGEST_INTERVAL: Duration = Duration::from_millis(1_750);
 /// So many may be sent while nothing is wrong, or after it.
 const PROBES: usize = 5;
 /// How much the process may grow, in KiB.
@@ -64,7 +62,7 @@ pub(crate) struct Times {
 pub(crate) fn broken(run: &Run) -> Vec<String> {
     let mut broken = Vec::new();
     all_are_answered_in_time(run, &mut broken);
-    few_pay_the_deadline(run, &mut broken);
+    few_pay(run, &mut broken);
     only_probes_reach_a_store_that_is_away(run, &mut broken);
     nothing_piles_up(run, &mut broken);
     the_store_is_heard_again(run, &mut broken);
@@ -85,7 +83,7 @@ pub(crate) fn summary(run: &Run) -> String {
     let [before, during, after] = run.memory;
     format!(
         "{calls} calls ({}% store, {}% remembered, {}% degraded), longest {longest:?} with {:?} of stalls in all; at \
-         most {paid} of an instance paid until its breaker opened, by {:?}; {} probes; at most {} sockets and {} tasks, {:?} \
+         most {paid} of an instance failed until its breaker opened, by {:?}; {} probes; at most {} sockets and {} tasks, {:?} \
          connections made during and after; {before} KiB, {during}, {after}; all back after {back:?}",
         share(Origin::Store),
         share(Origin::RememberedDenial),
@@ -124,10 +122,14 @@ impl Run {
         opened.map(|(at, _)| *at)
     }
 
-    /// An instance's calls that waited for a whole deadline and were answered before its breaker opened.
+    /// An instance's calls that the store failed before its breaker opened: where it fails all, also at once; else those
+    /// that waited for a whole deadline.
     fn paid_until_open(&self, instance: u32) -> Vec<&Call> {
         let until = self.opened(instance).unwrap_or(self.times.ending);
-        let is_one = |call: &&Call| call.has_waited && call.took() >= DEADLINE;
+        let is_one = |call: &&Call| {
+            let has_waited_all_its_time = call.has_waited && call.took() >= DEADLINE;
+            has_waited_all_its_time || self.fault.is_silent() && call.is_told_by(Origin::Degraded)
+        };
         self.of(instance)
             .filter(is_one)
             .filter(|call| call.to >= self.times.began && call.to <= until)
@@ -168,13 +170,11 @@ fn all_are_answered_in_time(run: &Run, broken: &mut Vec<String>) {
     }
 }
 
-fn few_pay_the_deadline(run: &Run, broken: &mut Vec<String>) {
+fn few_pay(run: &Run, broken: &mut Vec<String>) {
     for instance in 0..INSTANCES {
         let paid = run.paid_until_open(instance).len();
         if paid > PAYING {
-            broken.push(format!(
-                "{paid} calls of instance {instance} paid the deadline until its breaker opened"
-            ));
+            broken.push(format!("{paid} calls of instance {instance} failed until its breaker opened"));
         }
         if !run.fault.is_silent() {
             continue;
@@ -247,8 +247,7 @@ fn nothing_piles_up(run: &Run, broken: &mut Vec<String>) {
     }
 }
 
-/// Each instance's first probe finds the store that is back, unless a connection could not be made within a probe's
-/// deadline: then its next probe does.
+/// Each instance's first probe finds the store that is back, also if it has to connect first.
 fn the_store_is_heard_again(run: &Run, broken: &mut Vec<String>) {
     let ended = run.times.ended;
     for instance in 0..INSTANCES {
@@ -256,12 +255,10 @@ fn the_store_is_heard_again(run: &Run, broken: &mut Vec<String>) {
             broken.push(format!("instance {instance} did not hear the store again"));
             continue;
         };
-        let trips = run.trips[instance as usize].iter();
-        let probes = trips.filter(|trip| trip.is_peek && trip.from >= ended && trip.to <= ended + back);
-        let probes: Vec<&Trip> = probes.collect();
-        let once_more =
-            if probes.iter().any(|probe| probe.never_left) { LONGEST_INTERVAL } else { Duration::ZERO };
-        if back > BACK + once_more + SLACK + run.seen.stalled(ended, ended + back) {
+        if back > BACK + SLACK + run.seen.stalled(ended, ended + back) {
+            let trips = run.trips[instance as usize].iter();
+            let is_probe = |trip: &&Trip| trip.is_peek && trip.from >= ended && trip.to <= ended + back;
+            let probes: Vec<&Trip> = trips.filter(is_probe).collect();
             broken.push(format!(
                 "instance {instance} heard the store again {back:?} after {ended:?}; meanwhile: {probes:?}"
             ));

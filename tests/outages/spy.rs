@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 use distributed_rate_limiter::{
-    Backend, BackendError, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
-    StorageKey, Verdict,
+    Backend, BackendError, Figure, Locality, Quota, QuotaError, Request, Shard, StorageKey, Verdict,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,8 +23,6 @@ pub(crate) struct Trip {
     pub(crate) requests: usize,
     /// Whether it asks only where keys stand.
     pub(crate) is_peek: bool,
-    /// Whether its time was over before it had left, as there was no connection.
-    pub(crate) never_left: bool,
 }
 
 impl Spy {
@@ -57,15 +54,9 @@ impl Backend for Spy {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let is_peek = batch.iter().flat_map(Request::checks).all(|check| check.cost == 0);
         let from = self.epoch.elapsed();
-        let trip = Trip { from, to: from, requests: batch.len(), is_peek, never_left: false };
-        let mut under_way = UnderWay { spy: self, trip };
-        let answers = self.store.decide(batch).await;
-        let never_left = |answer: &Result<_, BackendError>| {
-            let of = |error: &BackendError| (error.kind(), error.effect());
-            answer.as_ref().is_err_and(|error| of(error) == (ErrorKind::Timeout, Effect::NotApplied))
-        };
-        under_way.trip.never_left = answers.iter().all(never_left);
-        answers
+        let trip = Trip { from, to: from, requests: batch.len(), is_peek };
+        let _under_way = UnderWay { spy: self, trip };
+        self.store.decide(batch).await
     }
 
     fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
