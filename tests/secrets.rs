@@ -201,7 +201,7 @@ async fn no_canary_is_anywhere() {
         }
     }
 
-    // The driver knows no passwords: a server that asks for one refuses whatever it is sent, which is keys.
+    // The driver knows no passwords: a server that asks for one refuses all that it is sent.
     let open = servers::Memcached::start().unwrap();
     let closed = servers::Memcached::builder().authentication("canary", PASSWORD).start().unwrap();
     let nowhere = "memcached://127.0.0.1:1".to_owned();
