@@ -1,5 +1,6 @@
 //! Coalescing: while a round trip travels, callers queue, and the next one carries them all.
 
+mod arrival;
 mod queue;
 mod trip;
 
@@ -11,8 +12,9 @@ use crate::metric::{self, Figure};
 use crate::parts::Parts;
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
+use arrival::Reply;
 use async_trait::async_trait;
-use queue::{Queue, Refusal, Reply, Ticket};
+use queue::{Entered, Queue, Refusal, Waiting};
 use std::fmt;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
@@ -204,49 +206,49 @@ impl<B: Backend> Coalesce<B> {
     }
 
     /// Waits in the queue, and for the answers that a trip brings.
-    async fn queued(&self, queue: &Arc<Queue>, batch: &[Request]) -> Vec<Answer> {
+    async fn queued<'q>(
+        &self,
+        queue: &'q Arc<Queue>,
+        batch: &[Request],
+        mut waiting: Waiting<'q>,
+    ) -> Vec<Answer> {
         let deadline = last_deadline(batch);
-        for _ in 0..ATTEMPTS {
-            let (mut ticket, mut reply) = match self.enqueue(queue, batch) {
-                Ok(waiting) => waiting,
-                Err(refusal) => return self.refused(refusal, batch),
-            };
+        let mut attempts = 1;
+        loop {
+            let (mut ticket, worker) = waiting;
+            if let Some(runtime) = worker {
+                // Not under the queue's lock: a runtime that has shut down drops the task here.
+                trip::start(&runtime, Arc::clone(&self.inner), Arc::clone(queue), self.config);
+            }
             let in_time = match deadline {
                 Some(deadline) if batch.iter().all(Request::is_watched) => {
-                    watched(deadline, &mut reply).await
+                    watched(deadline, &mut ticket).await
                 }
                 Some(deadline) if Handle::try_current().is_ok() => {
-                    timeout_at(deadline, &mut reply).await.ok()
+                    // By itself, as a timer is larger than all else that a call needs.
+                    Box::pin(timeout_at(deadline, &mut ticket)).await.ok()
                 }
                 // What is not waited for by a timer is still not sent late.
-                _ => Some((&mut reply).await),
+                _ => Some((&mut ticket).await),
             };
             let replied = match in_time {
                 Some(replied) => replied,
                 None if ticket.withdraw() => return all_failed(batch, &late(self.name())),
-                None => reply.await,
+                None => ticket.await,
             };
-            ticket.settle();
             match replied {
-                Ok(Reply::Answers(answers)) => return answers,
-                Ok(Reply::Again) => {}
-                Err(_) => return all_failed(batch, &lost(self.name())),
+                Reply::Answers(answers) => return answers,
+                Reply::Again if attempts == ATTEMPTS => {
+                    return all_failed(batch, &no_runtime(self.name()));
+                }
+                Reply::Again => attempts += 1,
+                Reply::Lost => return all_failed(batch, &lost(self.name())),
             }
+            waiting = match queue.enqueue(batch, &self.config) {
+                Ok(waiting) => waiting,
+                Err(refusal) => return self.refused(refusal, batch),
+            };
         }
-        all_failed(batch, &no_runtime(self.name()))
-    }
-
-    fn enqueue<'q>(
-        &self,
-        queue: &'q Arc<Queue>,
-        batch: &[Request],
-    ) -> Result<(Ticket<'q>, queue::Answers), Refusal> {
-        let (ticket, reply, worker) = queue.enqueue(batch.to_vec(), &self.config)?;
-        if let Some(runtime) = worker {
-            // Not under the queue's lock: a runtime that has shut down drops the task here.
-            trip::start(&runtime, Arc::clone(&self.inner), Arc::clone(queue), self.config);
-        }
-        Ok((ticket, reply))
     }
 
     fn refused(&self, refusal: Refusal, batch: &[Request]) -> Vec<Answer> {
@@ -271,9 +273,10 @@ impl<B: Backend> Backend for Coalesce<B> {
                 None => self.refused(Refusal::Full, batch),
             };
         };
-        match queue.embark(batch.len(), &self.config) {
-            Some(_passage) => self.alone(batch).await,
-            None => self.queued(queue, batch).await,
+        match queue.enter(batch, &self.config) {
+            Ok(Entered::Alone(_passage)) => self.alone(batch).await,
+            Ok(Entered::Waiting(waiting)) => self.queued(queue, batch, waiting).await,
+            Err(refusal) => self.refused(refusal, batch),
         }
     }
 

@@ -169,7 +169,33 @@ async fn who_leaves_the_queue_is_not_sent() {
     }
     assert_eq!(ids(&answers(first).await), some([1]));
     assert_eq!(ids(&answers(waiting).await), some(2..=100));
-    let seen = store.seen();
-    assert_eq!(seen[2], (101..=300).step_by(2).collect::<Vec<_>>());
-    assert_eq!(seen.len(), 3);
+    let mut sent = store.seen().split_off(2).concat();
+    sent.sort_unstable();
+    assert_eq!(sent, (101..=300).step_by(2).collect::<Vec<_>>());
+}
+
+/// However many come and go while the store hangs: the next one takes the place of one that has gone.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_queue_leaves_a_place_to_the_next() {
+    let store = FakeStore::new(|_| Act::After(ms(10)));
+    let layer = layer(&store, always());
+    let first = callers(&layer, [1]);
+    settle().await;
+    let waiting = callers(&layer, 2..=100);
+    sleep(ms(1)).await;
+    let behind = callers(&layer, 101..=110);
+    settle().await;
+    [2, 3, 9].into_iter().for_each(|place: usize| behind[place].abort());
+    settle().await;
+    let next = callers(&layer, 201..=204);
+    settle().await;
+    assert_eq!(layer.usage().queued, 11);
+    assert_eq!(ids(&answers(first).await), some([1]));
+    assert_eq!(ids(&answers(waiting).await), some(2..=100));
+    assert_eq!(ids(&answers(next).await), some(201..=204));
+    let third = store.seen()[2].clone();
+    assert_eq!(third.len(), 11, "{third:?}");
+    // Four of them took three places and one behind.
+    assert_eq!(third[10], 204, "{third:?}");
+    assert!((201..=203).all(|id| third[..10].contains(&id)), "{third:?}");
 }

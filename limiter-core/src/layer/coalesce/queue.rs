@@ -1,12 +1,14 @@
 //! The queue of one part of a store: who waits, how much is on its way, and who may leave.
 
+use super::arrival::{Arrival, Reply};
 use super::{CoalesceConfig, CoalesceUsage};
-use crate::layer::Answer;
 use crate::request::Request;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 /// One lock decides what is sent and what is taken out; it is held for a few instructions per call.
 ///
@@ -18,37 +20,42 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// In the order of their numbers.
-    waiting: VecDeque<Call>,
+    /// In the order of their numbers. Calls board the last one, or take the place of one that has gone.
+    waiting: VecDeque<Load>,
     next: u64,
     /// Requests that wait.
     queued: usize,
+    /// Places of loads that wait of those who have gone.
+    vacant: usize,
     /// Requests that wait or are on their way.
     outstanding: usize,
     /// Calls queue, as many requests were outstanding lately.
     collecting: bool,
     /// Tasks that carry what waits: slots taken.
     workers: usize,
+    /// How many requests the last load had.
+    usual: usize,
     trips: u64,
     carried: u64,
 }
 
-/// What one caller asks, which travels together.
-pub(super) struct Call {
+/// What leaves together, and where its callers wait for the answers.
+pub(super) struct Load {
     number: u64,
     pub(super) requests: Vec<Request>,
-    pub(super) reply: oneshot::Sender<Reply>,
+    /// The places of requests whose callers have gone: they are not sent.
+    pub(super) vacant: Vec<usize>,
+    pub(super) arrival: Arc<Arrival>,
 }
 
-/// What a caller that waits is told. Its sender dropped: the task that carried it was.
-pub(super) enum Reply {
-    /// One per request.
-    Answers(Vec<Answer>),
-    /// The task that was to send it is gone, and it was not sent.
-    Again,
+/// How a call that was taken on goes.
+pub(super) enum Entered<'q> {
+    Alone(Passage<'q>),
+    Waiting(Waiting<'q>),
 }
 
-pub(super) type Answers = oneshot::Receiver<Reply>;
+/// A call that waits. With a runtime: a slot was taken, and its worker is to be started there.
+pub(super) type Waiting<'q> = (Ticket<'q>, Option<Handle>);
 
 /// Why a call may not wait; nothing of it was sent.
 #[derive(Clone, Copy, Debug)]
@@ -58,16 +65,20 @@ pub(super) enum Refusal {
 }
 
 impl Queue {
-    /// Takes on a call that goes to the store at once: nothing is outstanding, or little. `None`: it has to wait.
-    pub(super) fn embark<'q>(&'q self, requests: usize, config: &'q CoalesceConfig) -> Option<Passage<'q>> {
+    /// Takes on a call: it goes to the store at once if nothing is outstanding, or little, and else waits.
+    pub(super) fn enter<'q>(
+        &'q self,
+        batch: &[Request],
+        config: &'q CoalesceConfig,
+    ) -> Result<Entered<'q>, Refusal> {
         let mut state = self.state.lock();
-        let few = !state.collecting && state.outstanding + requests <= config.eager;
+        let few = !state.collecting && state.outstanding + batch.len() <= config.eager;
         if few || state.outstanding == 0 {
-            state.outstanding += requests;
-            return Some(Passage { queue: self, config, requests });
+            state.outstanding += batch.len();
+            return Ok(Entered::Alone(Passage { queue: self, config, requests: batch.len() }));
         }
         state.collecting = true;
-        None
+        self.wait(state, batch, config).map(Entered::Waiting)
     }
 
     /// Takes on a call that goes to the store at once however much is outstanding, unless it is too much.
@@ -80,16 +91,18 @@ impl Queue {
         Some(Passage { queue: self, config, requests })
     }
 
-    /// Lets a call wait. With a runtime: a slot was taken, and its worker is to be started there.
-    pub(super) fn enqueue(
+    /// Takes on a call that waits.
+    pub(super) fn enqueue(&self, batch: &[Request], config: &CoalesceConfig) -> Result<Waiting<'_>, Refusal> {
+        self.wait(self.state.lock(), batch, config)
+    }
+
+    fn wait(
         &self,
-        requests: Vec<Request>,
+        mut state: MutexGuard<'_, State>,
+        batch: &[Request],
         config: &CoalesceConfig,
-    ) -> Result<(Ticket<'_>, Answers, Option<Handle>), Refusal> {
-        let (sender, receiver) = oneshot::channel();
-        let count = requests.len();
-        let mut state = self.state.lock();
-        if state.queued > 0 && state.queued + count > config.max_queued.get() {
+    ) -> Result<Waiting<'_>, Refusal> {
+        if state.queued > 0 && state.queued + batch.len() > config.max_queued.get() {
             return Err(Refusal::Full);
         }
         let free = state.workers < config.slots.get();
@@ -99,34 +112,28 @@ impl Queue {
         } else if state.workers == 0 {
             return Err(Refusal::NoRuntime);
         }
-        let number = state.next;
-        state.next += 1;
-        state.queued += count;
-        state.outstanding += count;
-        state.waiting.push_back(Call { number, requests, reply: sender });
-        Ok((Ticket { queue: self, number, settled: false }, receiver, runtime))
+        state.queued += batch.len();
+        state.outstanding += batch.len();
+        let (load, place) = state.board(batch, config);
+        let (number, arrival) = (load.number, Arc::clone(&load.arrival));
+        let ticket = Ticket { queue: self, number, arrival, place, count: batch.len(), settled: false };
+        Ok((ticket, runtime))
     }
 
-    /// Moves the longest waiting calls that fit in a trip to `calls`; from here on they are sent. How many requests
-    /// they are; 0: nobody waits, and the worker's slot is free again.
-    pub(super) fn depart(&self, calls: &mut Vec<Call>, config: &CoalesceConfig) -> usize {
+    /// The load that has waited longest; from here on it is sent. `None`: nobody waits, and the worker's slot is free
+    /// again.
+    pub(super) fn depart(&self, config: &CoalesceConfig) -> Option<Load> {
         let mut state = self.state.lock();
-        let mut requests = 0;
-        while let Some(next) = state.waiting.front() {
-            let with_next = requests + next.requests.len();
-            if requests > 0 && with_next > config.max_batch.get() {
-                break;
-            }
-            requests = with_next;
-            calls.extend(state.waiting.pop_front());
-        }
-        state.queued -= requests;
-        if requests == 0 {
+        let Some(load) = state.waiting.pop_front() else {
             state.workers -= 1;
             // A flood leaves no room behind that is not used.
-            state.waiting.shrink_to(config.max_batch.get());
-        }
-        requests
+            state.waiting.shrink_to(config.slots.get());
+            return None;
+        };
+        state.queued -= load.aboard();
+        state.vacant -= load.vacant.len();
+        state.usual = load.requests.len();
+        Some(load)
     }
 
     /// `requests` have their answers, `carried` of them from the store.
@@ -144,21 +151,27 @@ impl Queue {
         }
         let waiting = std::mem::take(&mut state.waiting);
         state.outstanding -= state.queued;
-        state.queued = 0;
+        (state.queued, state.vacant) = (0, 0);
         drop(state);
-        for call in waiting {
-            let _gone = call.reply.send(Reply::Again);
-        }
+        waiting.iter().for_each(|load| load.arrival.come_again());
     }
 
     /// Takes out a call, if it still waits.
-    fn withdraw(&self, number: u64) -> Option<Call> {
+    fn withdraw(&self, number: u64, place: usize, count: usize) -> bool {
         let mut state = self.state.lock();
-        let position = state.waiting.binary_search_by_key(&number, |call| call.number).ok()?;
-        let call = state.waiting.remove(position)?;
-        state.queued -= call.requests.len();
-        state.outstanding -= call.requests.len();
-        Some(call)
+        let Ok(position) = state.waiting.binary_search_by_key(&number, |load| load.number) else {
+            return false;
+        };
+        state.queued -= count;
+        state.outstanding -= count;
+        state.vacant += count;
+        let load = &mut state.waiting[position];
+        load.vacant.extend(place..place + count);
+        if load.aboard() == 0 {
+            state.vacant -= load.requests.len();
+            state.waiting.remove(position);
+        }
+        true
     }
 
     pub(super) fn usage(&self) -> CoalesceUsage {
@@ -169,6 +182,31 @@ impl Queue {
 }
 
 impl State {
+    /// Puts a call where it fits: into the place of one that has gone, so that however many come and go there are never
+    /// more places than requests that once waited together; else behind the last one, or into a new load.
+    fn board(&mut self, batch: &[Request], config: &CoalesceConfig) -> (&Load, usize) {
+        if let ([request], true) = (batch, self.vacant > 0)
+            && let Some(i) = self.waiting.iter().position(|load| !load.vacant.is_empty())
+            && let Some(place) = self.waiting[i].vacant.pop()
+        {
+            self.vacant -= 1;
+            self.waiting[i].requests[place] = request.clone();
+            return (&self.waiting[i], place);
+        }
+        let fits = |load: &Load| load.requests.len() + batch.len() <= config.max_batch.get();
+        if !self.waiting.back().is_some_and(fits) {
+            let requests = Vec::with_capacity(self.usual.min(config.max_batch.get()).max(batch.len()));
+            let load = Load { number: self.next, requests, vacant: Vec::new(), arrival: Arc::default() };
+            self.next += 1;
+            self.waiting.push_back(load);
+        }
+        let last = self.waiting.len() - 1;
+        let load = &mut self.waiting[last];
+        let place = load.requests.len();
+        load.requests.extend_from_slice(batch);
+        (load, place)
+    }
+
     fn landed(&mut self, requests: usize, carried: usize, config: &CoalesceConfig) {
         // Counted before they leave: those that come back together would else look like few.
         if self.outstanding <= (config.eager * 2).div_ceil(3) {
@@ -179,6 +217,13 @@ impl State {
             self.trips += 1;
             self.carried += carried as u64;
         }
+    }
+}
+
+impl Load {
+    /// How many requests have somebody who waits for them.
+    pub(super) fn aboard(&self) -> usize {
+        self.requests.len() - self.vacant.len()
     }
 }
 
@@ -196,24 +241,34 @@ impl Drop for Passage<'_> {
     }
 }
 
-/// A call that waits. Dropped before its answer came, it is taken out if it was not sent.
+/// A call that waits, and the future of what it is told. Dropped before that, it is taken out if it was not sent.
 #[must_use]
 pub(super) struct Ticket<'q> {
     queue: &'q Queue,
     number: u64,
+    arrival: Arc<Arrival>,
+    place: usize,
+    count: usize,
     settled: bool,
 }
 
 impl Ticket<'_> {
     /// Takes the call out; `false`: it was sent.
     pub(super) fn withdraw(&mut self) -> bool {
-        self.settled = self.queue.withdraw(self.number).is_some();
+        // Before the place is free: a waker there may be its next one's afterwards.
+        self.arrival.leave(self.place);
+        self.settled = self.queue.withdraw(self.number, self.place, self.count);
         self.settled
     }
+}
 
-    /// The answer came.
-    pub(super) fn settle(mut self) {
-        self.settled = true;
+impl Future for Ticket<'_> {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        let reply = self.arrival.poll(self.place, self.count, context);
+        self.settled = reply.is_ready();
+        reply
     }
 }
 

@@ -1,6 +1,7 @@
 //! The task that carries what waits, one trip after another.
 
-use super::queue::{Call, Queue, Reply};
+use super::arrival::Arrival;
+use super::queue::{Load, Queue};
 use super::{CoalesceConfig, given_up, is_late, late, panicked, unanswered};
 use crate::backend::Backend;
 use crate::error::BackendError;
@@ -12,31 +13,25 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 /// Starts the worker of a slot that was taken.
 pub(super) fn start<B: Backend>(runtime: &Handle, inner: Arc<B>, queue: Arc<Queue>, config: CoalesceConfig) {
-    let slot = Slot { queue, config, aboard: 0, carried: 0, free: false };
-    // Nobody waits for the task itself: whoever waits for what it carries notices when it is dropped.
+    let slot = Slot { queue, config, aboard: 0, carried: 0, arrival: None, free: false };
+    // Nobody waits for the task itself: whoever waits for what it carries is told when it is dropped.
     drop(runtime.spawn(work(inner, slot)));
 }
 
 async fn work<B: Backend>(inner: Arc<B>, mut slot: Slot) {
-    let mut calls = Vec::new();
-    let mut trip = Trip::default();
     loop {
         // Whoever could ask now, above all those who were just answered, joins before the trip leaves.
         yield_now().await;
-        if !slot.depart(&mut calls) {
-            return;
-        }
-        trip.board(&mut calls);
+        let Some(load) = slot.depart() else { return };
+        let trip = Trip::of(load);
         slot.carried = trip.requests.len();
         let (answers, missing) = trip.travel(&*inner).await;
-        slot.land();
-        trip.answer(answers, missing, inner.name());
+        slot.land(trip.answers(answers, missing, inner.name()));
     }
 }
 
@@ -47,19 +42,26 @@ struct Slot {
     /// Requests taken from the queue, and how many of them were sent.
     aboard: usize,
     carried: usize,
+    /// Where their callers wait.
+    arrival: Option<Arc<Arrival>>,
     free: bool,
 }
 
 impl Slot {
-    fn depart(&mut self, calls: &mut Vec<Call>) -> bool {
-        self.aboard = self.queue.depart(calls, &self.config);
-        self.free = self.aboard == 0;
-        !self.free
+    fn depart(&mut self) -> Option<Load> {
+        let load = self.queue.depart(&self.config);
+        self.free = load.is_none();
+        self.aboard = load.as_ref().map_or(0, Load::aboard);
+        self.arrival = load.as_ref().map(|load| Arc::clone(&load.arrival));
+        load
     }
 
-    fn land(&mut self) {
+    fn land(&mut self, answers: Vec<Option<Answer>>) {
         self.queue.landed(self.aboard, self.carried, &self.config);
         (self.aboard, self.carried) = (0, 0);
+        if let Some(arrival) = self.arrival.take() {
+            arrival.bring(answers);
+        }
     }
 }
 
@@ -68,41 +70,40 @@ impl Drop for Slot {
         if !self.free {
             self.queue.lost(self.aboard, self.carried, &self.config);
         }
+        if let Some(arrival) = self.arrival.take() {
+            arrival.lose();
+        }
     }
 }
 
-/// What travels together.
-#[derive(Default)]
+/// What is sent of a load.
 struct Trip {
     requests: Vec<Request>,
-    passengers: Vec<Passenger>,
+    /// Where not all of it is.
+    rest: Option<Rest>,
 }
 
-/// Who waits for answers: as many as it asked, of which those at the places `late` are not from the store.
-struct Passenger {
-    asked: usize,
-    late: Vec<usize>,
-    reply: oneshot::Sender<Reply>,
+/// What is sent and what is not of a load that has requests whose deadline has passed, or whose callers have gone.
+struct Rest {
+    /// The places in the load of what is sent.
+    sent: Vec<usize>,
+    places: usize,
 }
 
 impl Trip {
-    /// Takes the calls on board, but for requests whose deadline has passed.
-    fn board(&mut self, calls: &mut Vec<Call>) {
+    fn of(load: Load) -> Self {
         let now = Instant::now();
-        for Call { mut requests, reply, .. } in calls.drain(..) {
-            let mut passenger = Passenger { asked: requests.len(), late: Vec::new(), reply };
-            if requests.iter().any(|request| is_late(request, now)) {
-                for (place, request) in requests.drain(..).enumerate() {
-                    if is_late(&request, now) {
-                        passenger.late.push(place);
-                    } else {
-                        self.requests.push(request);
-                    }
-                }
-            }
-            self.requests.append(&mut requests);
-            self.passengers.push(passenger);
+        let Load { requests, mut vacant, .. } = load;
+        if vacant.is_empty() && !requests.iter().any(|request| is_late(request, now)) {
+            return Self { requests, rest: None };
         }
+        vacant.sort_unstable();
+        let places = requests.len();
+        let is_sent = |(place, request): &(usize, Request)| {
+            vacant.binary_search(place).is_err() && !is_late(request, now)
+        };
+        let (sent, requests) = requests.into_iter().enumerate().filter(is_sent).unzip();
+        Self { requests, rest: Some(Rest { sent, places }) }
     }
 
     /// The answers, and why there are not more. Given up when the last deadline on board has passed.
@@ -122,28 +123,23 @@ impl Trip {
         }
     }
 
-    /// Brings everyone on board what is theirs; who has no answer, a clone of one error.
-    fn answer(
-        &mut self,
+    /// One answer for each place of the load; where the store gave none, a clone of one error.
+    fn answers(
+        self,
         answers: Vec<Answer>,
         missing: fn(&'static str) -> BackendError,
         backend: &'static str,
-    ) {
-        self.requests.clear();
-        let mut answers = answers.into_iter();
-        let mut failure = None;
-        for Passenger { asked, late: places, reply } in self.passengers.drain(..) {
-            let answer = |place| {
-                if places.binary_search(&place).is_ok() {
-                    return Err(late(backend));
-                }
-                let failed = || Err(failure.get_or_insert_with(|| missing(backend)).clone());
-                answers.next().unwrap_or_else(failed)
-            };
-            let own = (0..asked).map(answer).collect();
-            // A caller that has gone needs no answer.
-            let _gone = reply.send(Reply::Answers(own));
+    ) -> Vec<Option<Answer>> {
+        let count = self.requests.len();
+        let mut answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
+        if answers.len() != count {
+            answers.resize(count, Some(Err(missing(backend))));
         }
+        let Some(Rest { sent, places }) = self.rest else { return answers };
+        // Those who have gone take none.
+        let mut all = vec![Some(Err(late(backend))); places];
+        sent.into_iter().zip(answers).for_each(|(place, answer)| all[place] = answer);
+        all
     }
 }
 
