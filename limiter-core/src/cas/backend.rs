@@ -66,7 +66,7 @@ use tokio::time::timeout_at;
 /// Besides the store's:
 /// - `Contention`, not applied: [`CasConfig::attempts`] or [`CasConfig::patience`] were used up; never an allow;
 /// - `Timeout`, not applied: still waiting at the deadline;
-/// - `Unavailable`, not applied: too many requests wait;
+/// - `Overloaded`, not applied: too many requests wait;
 /// - `Config`, not applied: there is no tokio runtime, or the state would be longer than the store can hold;
 /// - `Unexpected`, unknown: the runtime ended or the store panicked while a write was on its way.
 ///
@@ -422,7 +422,7 @@ pub(super) fn unanswered(backend: &'static str, operation: &'static str) -> Back
 
 fn full(backend: &'static str) -> BackendError {
     let message = "too many requests wait";
-    BackendError::new(ErrorKind::Unavailable, Effect::NotApplied, backend, "decide", message)
+    BackendError::new(ErrorKind::Overloaded, Effect::NotApplied, backend, "decide", message)
 }
 
 fn no_runtime(backend: &'static str, operation: &'static str) -> BackendError {

@@ -263,7 +263,7 @@ async fn too_many_are_refused() {
     sleep(MS).await;
     for key in ["a", "c"] {
         let refused = error(ask(&backend, request(key)).await);
-        assert_eq!(refused, (ErrorKind::Unavailable, Effect::NotApplied));
+        assert_eq!(refused, (ErrorKind::Overloaded, Effect::NotApplied));
     }
     waiting.iter().for_each(JoinHandle::abort);
     sleep(MS).await;
