@@ -131,27 +131,27 @@ async fn turn(contestant: &Contestant, scenario: &Scenario) -> Turn {
 async fn closed(contestant: &Contestant, scenario: &Scenario, callers: usize) -> Turn {
     let began = Instant::now();
     let end = began + scenario.turn;
+    // One for all: hundreds of histograms would be in no cache, and what keeping the record costs is no contestant's.
+    let latency = Arc::new(Mutex::new(empty()));
     let callers = (0..callers).map(|caller| {
         let (ask, mut order) = (Arc::clone(&contestant.ask), scenario.keys.order(caller as u64));
+        let latency = Arc::clone(&latency);
         tokio::spawn(async move {
-            let mut latency = empty();
             let mut asked = Instant::now();
             while asked < end {
                 ask(order.next_key()).await;
                 let answered = Instant::now();
-                latency.saturating_record(nanos(answered - asked));
+                record(&latency, answered - asked);
                 asked = answered;
             }
-            latency
         })
     });
     let callers: Vec<_> = callers.collect();
-    let mut latency = empty();
     for caller in callers {
-        if let Ok(own) = caller.await {
-            latency += own;
-        }
+        // One that panicked has said so.
+        let _ = caller.await;
     }
+    let latency = recorded(&latency);
     Turn { rate: float(latency.len()) / began.elapsed().as_secs_f64(), latency }
 }
 
@@ -183,14 +183,21 @@ async fn schedule(ask: Ask, scenario: Scenario, rate: f64) -> Histogram<u64> {
         let (asked, latency) = (ask(order.next_key()), Arc::clone(&latency));
         tokio::spawn(async move {
             asked.await;
-            let late = nanos(due.elapsed());
-            latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(late);
+            record(&latency, due.elapsed());
             drop(permit);
         });
         after += random.exponential(1.0 / rate);
     }
     // Everyone is answered, or has failed.
     let _ = out.acquire_many(MOST_OUT).await;
+    recorded(&latency)
+}
+
+fn record(latency: &Mutex<Histogram<u64>>, time: Duration) {
+    latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanos(time));
+}
+
+fn recorded(latency: &Mutex<Histogram<u64>>) -> Histogram<u64> {
     latency.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
