@@ -1,5 +1,5 @@
 //! The library on Redis against limitador's exact Redis storage, on the same server, and against throttlecrab's server,
-//! which speaks the same protocol: a closed loop, ratios within one run. With `--json FILE` it also writes the file that
+//! which speaks the same protocol, if it is there: a closed loop, ratios within one run. With `--json FILE` it also writes the file that
 //! `compare --peers` reads.
 //!
 //! Everyone is asked for one permit of one of 10,000 keys, and admits it. limitador has one limit in one namespace and
@@ -54,20 +54,27 @@ fn main() -> Fallible<ExitCode> {
 async fn run(url: String) -> Fallible<bool> {
     let redis = Target::connect(url, benches::keys(KEYS).into()).await?;
     let throttlecrab = throttlecrab::Server::start()?;
+    if throttlecrab.is_none() {
+        println!("{}: not on the PATH, and so not compared", throttlecrab::INSTALL);
+    }
     let [bare, _] = redis.bare();
-    let contestants = [
+    let mut contestants = vec![
         bare,
         redis.limiter(LIMITER, benches::plenty(Algorithm::TokenBucket).build()?, true)?,
         limitador(&redis).await?,
         storage(&redis).await?,
-        throttlecrab.contestant(&redis.names).await?,
     ];
+    if let Some(server) = &throttlecrab {
+        contestants.push(server.contestant(&redis.names).await?);
+    }
     let scenario = Scenario { arrivals: Arrivals::Closed(CALLERS), keys: Keys::uniform(KEYS), turn: TURN };
     let turns = compete(&contestants, &scenario, REPETITIONS).await;
     let named: Vec<_> = contestants.iter().map(|contestant| contestant.name).zip(turns).collect();
     let name = format!("{CALLERS} callers, 10,000 keys");
     let mut versions = versions(include_str!("../../../Cargo.lock"), &["limitador"]);
-    versions.push(throttlecrab::Server::version()?);
+    if throttlecrab.is_some() {
+        versions.push(throttlecrab::Server::version()?);
+    }
     let found = Peers { versions, loads: vec![Load::new("redis", &name, &named)], ..Peers::default() };
     found.write_if_asked()?;
     Ok(report(&name, &named, &FLOORS))

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "throttlecrab-server";
 
+/// How to get it.
+pub(crate) const INSTALL: &str =
+    "throttlecrab-server (`cargo install throttlecrab-server`, which needs protoc)";
+
 /// How long it may take to come up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,19 +25,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts it on a free port.
+    /// Starts it on a free port; `None`: it is not on the PATH.
     ///
     /// # Errors
-    /// It is not on the PATH, or does not answer.
-    pub(crate) fn start() -> Fallible<Self> {
+    /// It cannot be started.
+    pub(crate) fn start() -> Fallible<Option<Self>> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(PROGRAM);
         command.args(["--redis", "--redis-host", "127.0.0.1", "--redis-port", &port.to_string()]);
         command.args(["--store", "adaptive", "--log-level", "error"]).stdout(Stdio::null());
-        let process = command.spawn().map_err(|error| {
-            format!("{PROGRAM}: {error}; `cargo install {PROGRAM}` installs it, and needs protoc")
-        })?;
-        Ok(Self { process, port })
+        match command.spawn() {
+            Ok(process) => Ok(Some(Self { process, port })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{PROGRAM}: {error}").into()),
+        }
     }
 
     /// Its name and version, as it says them.
