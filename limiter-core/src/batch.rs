@@ -9,7 +9,8 @@ use crate::decision::Verdict;
 use crate::key::StorageKey;
 use crate::request::{Check, Request};
 use crate::time::Timestamp;
-use ahash::{HashMap, HashMapExt};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Known;
 use tokio::time::Instant;
 
 /// Requests of one trip, in order. Those in a row that are equal on one key travel as one [`Entry`] with a count.
@@ -55,7 +56,9 @@ impl<'a> Batch<'a> {
             first_check: Vec::with_capacity(requests.len()),
             requests,
         };
-        let mut known = HashMap::with_capacity(checks);
+        // Places in `keys`, by the hash that each key brings along.
+        let mut known: HashTable<usize> = HashTable::with_capacity(checks);
+        let mut last = 0;
         // The last entry on each key.
         let mut last_on: Vec<usize> = Vec::with_capacity(checks);
         for i in 0..batch.requests.len() {
@@ -63,12 +66,23 @@ impl<'a> Batch<'a> {
             let first = batch.places.len();
             batch.first_check.push(first);
             for check in request.checks() {
-                let place = *known.entry(&check.key).or_insert_with(|| {
-                    batch.keys.push(&check.key);
-                    last_on.push(usize::MAX);
-                    batch.keys.len() - 1
-                });
-                batch.places.push(place);
+                let (key, keys) = (&check.key, &mut batch.keys);
+                let is_it = |place: &usize| keys[*place] == key;
+                // Of a hot key, nearly always that of the one before.
+                if keys.get(last) == Some(&key) {
+                    batch.places.push(last);
+                    continue;
+                }
+                last = match known.entry(key.hashed(), is_it, |place| keys[*place].hashed()) {
+                    Known::Occupied(known) => *known.get(),
+                    Known::Vacant(unknown) => {
+                        let place = *unknown.insert(keys.len()).get();
+                        keys.push(key);
+                        last_on.push(usize::MAX);
+                        place
+                    }
+                };
+                batch.places.push(last);
             }
             let entry = batch.joined(request, last_on[batch.places[first]]).unwrap_or_else(|| {
                 batch.entries.push((i, 0));
@@ -125,10 +139,9 @@ impl<'a> Batch<'a> {
 
     /// The verdicts of these answers, of which there is one per entry; one per request, `None` where an answer is
     /// missing, or is not what core's function makes of its reading.
-    #[must_use]
-    pub fn verdicts(&self, mut answers: Vec<Answer>) -> Vec<Option<Verdict>> {
-        let verdict = |(request, entry): (&&Request, &usize)| answers.get_mut(*entry)?.next(request);
-        self.requests.iter().zip(&self.entry_of).map(verdict).collect()
+    pub fn verdicts(&self, mut answers: Vec<Answer>) -> impl ExactSizeIterator<Item = Option<Verdict>> {
+        let verdict = move |(request, entry): (&&Request, &usize)| answers.get_mut(*entry)?.next(request);
+        self.requests.iter().zip(&self.entry_of).map(verdict)
     }
 }
 
@@ -147,17 +160,25 @@ impl Answer {
     /// The verdict on the next request of the entry; `None` if the store and core's function do not agree on it.
     #[must_use]
     pub fn next(&mut self, request: &Request) -> Option<Verdict> {
-        let verdict = Reading::verdict(request.checks(), &self.readings, self.now)?;
+        let verdict = match (request.checks(), &mut self.readings[..]) {
+            ([check], [reading]) => {
+                let decision = reading.decide(&check.quota, check.cost, self.now)?;
+                let verdict = Verdict::one(decision);
+                if !decision.allowed {
+                    verdict.on(&[*reading], self.now)
+                } else {
+                    if check.cost > 0 {
+                        *reading = reading.after(&check.quota, check.cost);
+                    }
+                    verdict
+                }
+            }
+            (checks, readings) => Reading::verdict(checks, readings, self.now)?,
+        };
         if verdict.allowed() != (self.granted > 0) {
             return None;
         }
         self.granted = self.granted.saturating_sub(1);
-        if let ([check], [reading]) = (request.checks(), &mut self.readings[..])
-            && verdict.allowed()
-            && check.cost > 0
-        {
-            *reading = reading.after(&check.quota, check.cost);
-        }
         Some(verdict)
     }
 }

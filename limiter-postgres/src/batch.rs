@@ -118,9 +118,8 @@ impl<'a> Batch<'a> {
     }
 
     fn verdicts(&self, answers: Vec<Answer>, corrupt: u64) -> Decided {
-        let verdicts = self.batch.verdicts(answers);
-        let verdicts = verdicts.into_iter().map(|verdict| verdict.ok_or_else(malformed)).collect();
-        Decided { verdicts, corrupt }
+        let verdicts = self.batch.verdicts(answers).map(|verdict| verdict.ok_or_else(malformed));
+        Decided { verdicts: verdicts.collect(), corrupt }
     }
 }
 

@@ -127,16 +127,18 @@ impl Inner {
         waits: bool,
     ) -> Result<Vec<Result<Verdict, BackendError>>, CallError> {
         let mut places: Vec<usize> = (0..requests.len()).collect();
-        let mut answers = Answers(vec![None; requests.len()]);
+        let mut answers = Answers(Vec::new());
         loop {
             let batch = Batch::pack(places.iter().map(|place| requests[*place]).collect(), self.keep)?;
             let failed = match self.send(slot, &batch, waits).await {
+                Ok(sent) if places.len() == requests.len() => return Ok(batch.verdicts(sent)),
                 Ok(sent) => {
                     answers.put_each(&places, batch.verdicts(sent));
                     return Ok(answers.all());
                 }
                 Err(failed) => failed,
             };
+            answers.0.resize(requests.len(), None);
             // Nothing left before the first deadline: those who have more time go without those who had not.
             let (waiting, now) = (places.len(), Instant::now());
             let is_late = |place: &usize| requests[*place].deadline().is_some_and(|deadline| deadline <= now);
@@ -190,27 +192,41 @@ impl Inner {
         self.route.call_or_part(slot, &call, self.patience(None), waits).await.map(|_forgotten| ())
     }
 
-    /// Trips to one server, one after another.
-    async fn decide_on_one(&self, requests: Vec<&Request>, answers: &mut Answers) {
-        let all: Vec<usize> = (0..requests.len()).collect();
-        for places in trips(&requests, &all) {
-            let group = places.iter().map(|place| requests[*place]).collect();
-            answers.put_each(places, self.decide_in(Slot::default(), group).await);
+    async fn decide_live(self: &Arc<Self>, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
+        match &self.route {
+            Route::One(_) => self.decide_on_one(requests).await,
+            Route::Cluster(_) => self.decide_on_many(requests).await,
         }
     }
 
+    /// Trips to one server, one after another.
+    async fn decide_on_one(&self, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
+        let all: Vec<usize> = (0..requests.len()).collect();
+        if trips(&requests, &all).next() == Some(&all) {
+            return self.decide_in(Slot::default(), requests).await;
+        }
+        let mut answers = Vec::with_capacity(requests.len());
+        for places in trips(&requests, &all) {
+            let group = places.iter().map(|place| requests[*place]).collect();
+            answers.extend(self.decide_in(Slot::default(), group).await);
+        }
+        answers
+    }
+
     /// Requests of one slot in parallel by slot; before and after each that spans several.
-    async fn decide_on_many(self: &Arc<Self>, requests: Vec<&Request>, answers: &mut Answers) {
+    async fn decide_on_many(self: &Arc<Self>, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
+        let mut answers = Answers(vec![None; requests.len()]);
         let mut by_slot: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
         for (i, request) in requests.iter().enumerate() {
             if let Some(slot) = Slot::of_all(request) {
                 by_slot.entry(slot).or_default().push(i);
                 continue;
             }
-            self.decide_slots(std::mem::take(&mut by_slot), &requests, answers).await;
+            self.decide_slots(std::mem::take(&mut by_slot), &requests, &mut answers).await;
             answers.0[i] = Some(take_and_give_back::start(Keys(Arc::clone(self)), request).await);
         }
-        self.decide_slots(by_slot, &requests, answers).await;
+        self.decide_slots(by_slot, &requests, &mut answers).await;
+        answers.all()
     }
 
     async fn decide_slots(
@@ -297,19 +313,14 @@ impl Backend for Redis {
         let now = Instant::now();
         let is_live = |request: &Request| request.deadline().is_none_or(|deadline| deadline > now);
         let live: Vec<&Request> = batch.iter().filter(|request| is_live(request)).collect();
-        let mut answers = Answers(vec![None; live.len()]);
-        match &self.inner.route {
-            Route::One(_) => self.inner.decide_on_one(live, &mut answers).await,
-            Route::Cluster(_) => self.inner.decide_on_many(live, &mut answers).await,
+        let (asked, answers) = (live.len(), self.inner.decide_live(live).await);
+        if asked == batch.len() {
+            return answers;
         }
-        let mut answers = answers.0.into_iter();
+        let mut answers = answers.into_iter();
         let late = || unsent(ErrorKind::Timeout, "decide", "the deadline passed before it was sent");
         let answer = |request: &Request| {
-            if is_live(request) {
-                answers.next().flatten().unwrap_or_else(|| Err(missing()))
-            } else {
-                Err(late())
-            }
+            if is_live(request) { answers.next().unwrap_or_else(|| Err(missing())) } else { Err(late()) }
         };
         batch.iter().map(answer).collect()
     }

@@ -120,7 +120,7 @@ impl<'a> Batch<'a> {
     /// The verdicts of these answers, one per request.
     pub(crate) fn verdicts(&self, answers: Vec<Answer>) -> Vec<Result<Verdict, BackendError>> {
         let answers = answers.into_iter().map(|answer| answer.answer).collect();
-        self.batch.verdicts(answers).into_iter().map(|verdict| verdict.ok_or_else(malformed)).collect()
+        self.batch.verdicts(answers).map(|verdict| verdict.ok_or_else(malformed)).collect()
     }
 }
 

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
+/// Of each key the value and when it ends.
+type Values = HashMap<StorageKey, (Value, Instant)>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Toy {
-    /// The last version, and of each key the value and when it ends.
-    values: Mutex<(u64, HashMap<StorageKey, (Value, Instant)>)>,
+    /// And the last version.
+    values: Mutex<(u64, Values)>,
 }
 
 #[async_trait]
