@@ -147,6 +147,11 @@ impl Cluster {
         }
     }
 
+    /// Which server has a slot, by its place among those known.
+    pub(crate) fn part(&self, slot: Slot) -> Option<u16> {
+        self.shared.map.borrow().place(slot)
+    }
+
     /// Any server, to ask something that all know; each in turn.
     pub(crate) async fn servers(
         &self,

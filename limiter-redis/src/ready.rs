@@ -4,11 +4,14 @@ use crate::backend::{Inner, Redis};
 use crate::error::unsent;
 use crate::route::Route;
 use crate::server::Server;
+use futures_util::future::try_join_all;
 use limiter_core::{
     Backend, BackendError, Check, Effect, ErrorKind, Keyspace, NameError, Quota, QuotaError, Request,
     Timestamp,
 };
-use redis::Value;
+use redis::{ErrorKind as Driver, RedisError, ServerErrorKind, Value};
+use std::collections::HashSet;
+use std::error::Error;
 use std::time::Duration;
 
 /// The oldest version that was run. Those before it wrap an error that a script meets in one of their own, by which
@@ -17,15 +20,20 @@ const OLDEST: (u32, u32) = (7, 0);
 
 pub(crate) async fn check(redis: &Redis) -> Result<(), BackendError> {
     let inner = &*redis.inner;
-    match &inner.route {
-        Route::One(server) => check_server(inner, server).await?,
-        Route::Cluster(cluster) => {
-            for server in cluster.servers("ready", inner.patience(None)).await? {
-                check_server(inner, &server).await?;
-            }
+    let servers = match &inner.route {
+        Route::One(server) => {
+            check_server(inner, server).await?;
+            1
         }
-    }
-    try_out(redis).await
+        Route::Cluster(cluster) => {
+            let servers = cluster.servers("ready", inner.patience(None)).await?;
+            for server in &servers {
+                check_server(inner, server).await?;
+            }
+            servers.len()
+        }
+    };
+    try_out(redis, servers).await
 }
 
 async fn check_server(inner: &Inner, server: &Server) -> Result<(), BackendError> {
@@ -61,7 +69,9 @@ async fn check_server(inner: &Inner, server: &Server) -> Result<(), BackendError
 
 /// A refusal of INFO alone is none of the store; a refused login is.
 fn refused_for_good(error: BackendError) -> Result<(), BackendError> {
-    if error.to_string().contains("NOPERM") { Ok(()) } else { Err(error) }
+    let refusal = error.source().and_then(|cause| cause.downcast_ref::<RedisError>());
+    let is_of_info = refusal.is_some_and(|cause| cause.kind() == Driver::Server(ServerErrorKind::NoPerm));
+    if is_of_info { Ok(()) } else { Err(error) }
 }
 
 fn text_of(info: Value) -> String {
@@ -78,23 +88,22 @@ fn is_too_old(version: &str) -> bool {
     parts.next().zip(parts.next()).is_some_and(|version: (u32, u32)| version < OLDEST)
 }
 
-/// Does once what decisions and resets do, with every command that the scripts use, on keys of its own.
-async fn try_out(redis: &Redis) -> Result<(), BackendError> {
+/// Does once on each server what decisions and resets do, with every command that the scripts use, on keys of its own.
+async fn try_out(redis: &Redis, servers: usize) -> Result<(), BackendError> {
     let now = Timestamp::now();
     // The second entry of a log is appended, and its time to live prolonged.
     let probes = [
-        probe("1000/2h", now),
-        probe("1000/2h fixed-window", now),
-        probe("1000/2h sliding-counter", now),
-        probe("1000/2h sliding-log", now),
-        probe("1000/2h sliding-log", now + Duration::from_secs(7_000)),
+        ("1000/2h", now),
+        ("1000/2h fixed-window", now),
+        ("1000/2h sliding-counter", now),
+        ("1000/2h sliding-log", now),
+        ("1000/2h sliding-log", now + Duration::from_secs(7_000)),
     ];
-    let mut keys = Vec::with_capacity(probes.len());
-    for probe in probes {
-        let request = probe.map_err(|error| config(&error.to_string()))?;
-        let answer = redis.inner.take(&request).await;
-        keys.extend(request.checks().iter().map(|check| check.key.clone()));
-        answer?;
+    let mut keys = Vec::with_capacity(probes.len() * servers);
+    for (text, at) in probes {
+        let requests = probe(redis, servers, text, at).map_err(|error| config(&error.to_string()))?;
+        keys.extend(requests.iter().flat_map(|request| request.checks()).map(|check| check.key.clone()));
+        try_join_all(requests.iter().map(|request| redis.inner.take(request))).await?;
     }
     redis.reset(&keys).await
 }
@@ -109,10 +118,18 @@ enum ProbeError {
     Request(#[from] limiter_core::RequestError),
 }
 
-fn probe(text: &str, at: Timestamp) -> Result<Request, ProbeError> {
+/// How many keys are looked at, so that a server which has one of the 16,384 slots is nearly always met.
+const TRIED: u32 = 100_000;
+
+/// A request for a key on each server.
+fn probe(redis: &Redis, servers: usize, text: &str, at: Timestamp) -> Result<Vec<Request>, ProbeError> {
     let quota: Quota = text.parse()?;
-    let key = Keyspace::new("limiter-ready", "probe", quota.algorithm())?.key(b"");
-    Ok(Request::one(Check { key, quota, cost: 1 })?.at(at))
+    let keyspace = Keyspace::new("limiter-ready", "probe", quota.algorithm())?;
+    let mut met = HashSet::with_capacity(servers);
+    let keys = (0..TRIED).map(|number| keyspace.key(&number.to_be_bytes()));
+    let keys =
+        keys.filter(|key| redis.inner.route.part(key).is_some_and(|part| met.insert(part))).take(servers);
+    keys.map(|key| Ok(Request::one(Check { key, quota, cost: 1 })?.at(at))).collect()
 }
 
 fn config(message: &str) -> BackendError {

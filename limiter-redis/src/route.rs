@@ -80,6 +80,14 @@ impl Route {
         }
     }
 
+    /// Which server a key is on, by its place among those known; `None`: nobody has its slot.
+    pub(crate) fn part(&self, key: &StorageKey) -> Option<u16> {
+        match self {
+            Self::One(_) => Some(0),
+            Self::Cluster(cluster) => cluster.part(Slot::of(key)),
+        }
+    }
+
     pub(crate) fn shard(&self, request: &Request) -> Shard {
         match self {
             Self::One(_) => Shard::One(0),

@@ -57,6 +57,28 @@ async fn a_missing_permission_is_named() {
     redis.ready().await.expect("all that the scripts need");
 }
 
+/// Whichever of its servers it is.
+#[tokio::test]
+async fn a_permission_that_one_server_of_a_cluster_withholds_is_named() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    let url = cluster.urls()[0].replace("redis://", "redis-cluster://");
+    for server in cluster.nodes() {
+        let redis = Redis::connect(url.clone()).expect("a URL");
+        bend(server, &["ACL", "SETUSER", "default", "-append"]);
+        says(&redis, &["refuses a command that the scripts need"]).await;
+        bend(server, &["ACL", "SETUSER", "default", "+append"]);
+        redis.ready().await.expect("all that the scripts need");
+    }
+}
+
+/// What a server refuses to tell about itself is none of the store.
+#[tokio::test]
+async fn a_server_that_does_not_say_what_it_is_is_ready() {
+    let server = servers::Redis::start().expect("a Redis");
+    bend(&server, &["ACL", "SETUSER", "default", "-info"]);
+    connect(&server).ready().await.expect("all that the scripts need");
+}
+
 #[tokio::test]
 async fn a_replica_is_named() {
     let primary = servers::Redis::start().expect("a Redis");
