@@ -42,7 +42,7 @@ fn open_breakers(stacks: &[Arc<dyn Backend>]) -> u64 {
     let mut open = 0;
     for stack in stacks {
         stack.report(&mut |figure| {
-            if figure.metric().name() == metric::BREAKERS.name() && figure.state() == Some("open") {
+            if figure.metric().name() == metric::BREAKERS.name() && figure.label() == Some("open") {
                 open += figure.value();
             }
         });
