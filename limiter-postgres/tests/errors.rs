@@ -4,6 +4,7 @@
 mod common;
 
 use common::{ask, check, fresh, is, migrated, patient, session, sql, start, taken, until_answered};
+use futures_util::FutureExt;
 use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
 use limiter_postgres::Postgres;
 use limiter_testkit::{Direction, Proxy, servers};
@@ -507,4 +508,20 @@ async fn a_log_whose_entries_are_missing_is_a_fresh_one() {
         assert!(!ask(&postgres, log, &key).await.expect("an answer").allowed(), "{damage}");
         assert_eq!(postgres.corrupt_states() - before, 2, "{damage}: healed");
     }
+}
+
+/// Also with connections that were made where there was one.
+#[test]
+fn without_a_runtime_nothing_is_sent() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (_server, postgres) = runtime.block_on(fresh());
+    let _ = runtime.block_on(ask(&postgres, TEN, "a")).expect("an answer");
+    let now = |answer: Option<BackendError>| {
+        is(&answer.expect("an error, at once"), ErrorKind::Config, Effect::NotApplied, "runtime");
+    };
+    let asked = common::request(TEN, "a");
+    now(common::answer(&postgres, &asked).now_or_never().and_then(Result::err));
+    now(postgres.reset(&[asked.checks()[0].key.clone()]).now_or_never().and_then(Result::err));
+    now(postgres.ready().now_or_never().and_then(Result::err));
+    assert_eq!(runtime.block_on(taken(&postgres, TEN, "a")), 1);
 }

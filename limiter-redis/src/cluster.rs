@@ -1,6 +1,6 @@
 //! A Redis Cluster: which server has which slot, learnt from the servers and from their redirections.
 
-use crate::error::{unlearnt, unsent};
+use crate::error::{self, unlearnt, unsent};
 use crate::link::Link;
 use crate::route::Slot;
 use crate::server::{Advice, Call, CallError, Patience, Server};
@@ -183,9 +183,7 @@ impl Cluster {
         if !known.slots.is_empty() {
             return Ok(known);
         }
-        if Handle::try_current().is_err() {
-            return Err(unsent(ErrorKind::Config, operation, "a tokio runtime is needed, and there is none"));
-        }
+        error::runtime(operation)?;
         self.learn();
         let mut maps = self.shared.map.subscribe();
         let is_asked = |map: &Arc<Map>| !map.slots.is_empty() || map.unknown.is_some();

@@ -3,6 +3,7 @@
 use crate::cluster::NOBODY_SAYS;
 use limiter_core::{BackendError, Effect, ErrorKind};
 use redis::{ErrorKind as Driver, RedisError, ServerErrorKind as Server};
+use tokio::runtime::Handle;
 
 /// The store's name in errors and metrics.
 pub(crate) const NAME: &str = "redis";
@@ -113,6 +114,12 @@ pub(crate) fn timed_out(operation: &'static str) -> BackendError {
 }
 
 /// What never left this process.
+/// The tokio runtime of whoever asks; without one, nothing can be sent or waited for.
+pub(crate) fn runtime(operation: &'static str) -> Result<Handle, BackendError> {
+    let message = "a tokio runtime is needed, and there is none";
+    Handle::try_current().map_err(|_| unsent(ErrorKind::Config, operation, message))
+}
+
 pub(crate) fn unsent(kind: ErrorKind, operation: &'static str, message: &str) -> BackendError {
     BackendError::new(kind, Effect::NotApplied, NAME, operation, message)
 }

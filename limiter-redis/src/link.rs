@@ -9,7 +9,6 @@ use redis::aio::MultiplexedConnection;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -128,9 +127,7 @@ impl Link {
             Phase::Down(Some((until, error))) if Instant::now() < *until => return Err(error.clone()),
             Phase::Connecting(_) | Phase::Down(_) => {}
         }
-        let runtime = Handle::try_current().map_err(|_| {
-            unsent(ErrorKind::Config, operation, "a tokio runtime is needed, and there is none")
-        })?;
+        let runtime = error::runtime(operation)?;
         let (tell, attempt) = watch::channel(None);
         state.phase = Phase::Connecting(attempt.clone());
         let link = self.clone();

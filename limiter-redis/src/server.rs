@@ -1,6 +1,6 @@
 //! One server: scripts by their digest, bounded in number and time, never sent again unless proved not applied.
 
-use crate::error::{classify, failed, timed_out, unsent};
+use crate::error::{self, classify, failed, timed_out, unsent};
 use crate::link::{Connection, Link, Number};
 use crate::script::Source;
 use limiter_core::{BackendError, ErrorKind};
@@ -91,6 +91,7 @@ impl Server {
         patience: Patience,
         asking: bool,
     ) -> Result<Outcome, BackendError> {
+        error::runtime(operation)?;
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(unsent(ErrorKind::Overloaded, operation, "too many calls are in flight"));
         };

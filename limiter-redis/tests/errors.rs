@@ -9,6 +9,7 @@
 mod common;
 
 use common::{answer, ask, bend, check, request, taken, until_answered};
+use futures_util::FutureExt;
 use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
 use limiter_redis::Redis;
 use limiter_redis::redis::{Client, IntoConnectionInfo};
@@ -495,4 +496,19 @@ async fn a_large_batch_over_a_cluster_is_answered_whole() {
     let keys: Vec<_> = batch.iter().map(|request| request.checks()[0].key.clone()).collect();
     redis.reset(&keys).await.expect("a reset of all");
     assert_eq!(taken(&redis, TEN, "17").await, 0);
+}
+
+/// Also with a connection that was made where there was one.
+#[test]
+fn without_a_runtime_nothing_is_sent() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (_server, redis) = runtime.block_on(used());
+    let now = |answer: Option<BackendError>| {
+        is(&answer.expect("an error, at once"), ErrorKind::Config, Effect::NotApplied);
+    };
+    let asked = request(TEN, "a");
+    now(answer(&redis, &asked).now_or_never().and_then(Result::err));
+    now(redis.reset(&[asked.checks()[0].key.clone()]).now_or_never().and_then(Result::err));
+    now(redis.ready().now_or_never().and_then(Result::err));
+    assert_eq!(runtime.block_on(taken(&redis, TEN, "a")), 1);
 }

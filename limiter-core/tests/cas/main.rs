@@ -210,32 +210,21 @@ async fn what_waits_at_its_deadline_is_never_sent() {
     hung.abort();
 }
 
-/// Nobody is looked for among all who wait.
+/// More of them than could be if each were looked for among all.
 #[tokio::test(start_paused = true)]
-async fn many_who_wait_for_one_key_leave_as_quickly_as_of_many_keys() {
+async fn forty_thousand_who_wait_for_one_key_leave_at_one_deadline() {
     const CALLERS: usize = 40_000;
-    let mut took = [Duration::ZERO; 2];
-    for (is_hot, took) in [false, true].into_iter().zip(&mut took) {
-        let (fake, backend) = backend(CasConfig::new().most_waiting(NonZeroUsize::new(CALLERS).unwrap()));
-        fake.reading(Mood::Hung);
-        let deadline = Instant::now() + 50 * MS;
-        let callers: Vec<_> = (0..CALLERS)
-            .map(|i| {
-                let key = if is_hot { "hot".to_owned() } else { i.to_string() };
-                start(&backend, request(&key).with_deadline(deadline))
-            })
-            .collect();
-        sleep(49 * MS).await;
-        assert_eq!(backend.usage().waiting, CALLERS);
-        let started = std::time::Instant::now();
-        for caller in callers {
-            assert_eq!(error(caller.await.unwrap()), (ErrorKind::Timeout, Effect::NotApplied));
-        }
-        *took = started.elapsed();
-        assert_eq!(backend.usage().waiting, 0);
+    let (fake, backend) = backend(CasConfig::new().most_waiting(NonZeroUsize::new(CALLERS).unwrap()));
+    fake.reading(Mood::Hung);
+    let deadline = Instant::now() + 50 * MS;
+    let callers: Vec<_> =
+        (0..CALLERS).map(|_| start(&backend, request("hot").with_deadline(deadline))).collect();
+    sleep(49 * MS).await;
+    assert_eq!(backend.usage().waiting, CALLERS);
+    for caller in callers {
+        assert_eq!(error(caller.await.unwrap()), (ErrorKind::Timeout, Effect::NotApplied));
     }
-    let [distinct, hot] = took;
-    assert!(hot < 5 * distinct + 50 * MS, "{hot:?} for one key, {distinct:?} for many");
+    assert_eq!(backend.usage().waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]
