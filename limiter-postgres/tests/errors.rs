@@ -1,4 +1,9 @@
-//! Every row of the error table, reached on a real server: what it is called, and whether it may have been recorded.
+//! The rows of the error table, reached on a real server: what each is called, and whether it may have been recorded.
+//! 08 and 26, which poolers answer, are in `pooler.rs`.
+//!
+//! Not reached as they stand: 40001, which no transaction of ours can come by at READ COMMITTED, is raised by a trigger.
+//! 57P02 comes in a notice, behind which the connection is closed. 57P05 ends sessions that are idle: a caller finds
+//! another connection, or is ended on it as by 57P01. 53100 to 53400 but for 53300 would need a full disk or no memory.
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -202,6 +207,37 @@ async fn a_serialization_failure_and_a_deadlock() {
     }
 }
 
+/// With another program, that takes rows in an order of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_with_others_goes_unnoticed() {
+    let (server, _) = fresh().await;
+    // Ours is the transaction that looks for it first, and is ended.
+    sql(&server, "ALTER ROLE limiter SET deadlock_timeout = '400ms'");
+    let postgres = patient(server.url()).timeout(Duration::from_secs(20)).build().expect("a store");
+    for key in ["a", "b"] {
+        let _ = ask(&postgres, TEN, key).await.expect("an answer");
+    }
+    let other = session(&server).await;
+    let take = |key: &str| {
+        format!("SELECT 1 FROM rate_limits WHERE convert_from(key, 'UTF8') LIKE '%:{key}' FOR UPDATE")
+    };
+    let begin = format!("SET deadlock_timeout = '1min'; BEGIN; {}", take("b"));
+    other.batch_execute(&begin).await.expect("a lock");
+    let batch = ["a", "b"].map(|key| common::request(TEN, key));
+    let deciding = tokio::spawn(async move { (postgres.decide(&batch).await, postgres) });
+    while sql(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "0" {
+        assert!(!deciding.is_finished(), "it does not wait");
+    }
+    other.batch_execute(&take("a")).await.expect("a lock, once our transaction is ended");
+    other.batch_execute("COMMIT").await.expect("locks that go");
+    let (answers, postgres) = deciding.await.expect("a task");
+    for (answer, key) in answers.into_iter().zip(["a", "b"]) {
+        assert!(answer.expect("an answer at the second attempt").allowed());
+        assert_eq!(taken(&postgres, TEN, key).await, 2, "of {key}");
+    }
+    assert!(server.log().contains("deadlock detected"));
+}
+
 #[tokio::test]
 async fn too_many_connections() {
     let server = servers::Postgres::builder()
@@ -378,7 +414,13 @@ async fn a_login_that_is_refused() {
         let shown = format!("{error} {error:?} {:?} {postgres:?}", std::error::Error::source(&error));
         assert!(!shown.contains("canary"), "{shown}");
     }
-    let url = server.url().replace("limiter@", "app:right7@").replace("/postgres", "/nowhere");
+    std::fs::write(&hba, "local all limiter trust\nhost all limiter 127.0.0.1/32 trust\n").expect("a file");
+    sql(&server, "SELECT pg_reload_conf()");
+    while !refused(&as_user(&server, "app:right7")).await.to_string().contains("28000") {}
+    is(&refused(&as_user(&server, "app:right7")).await, ErrorKind::Config, Effect::NotApplied, "28000");
+    std::fs::write(&hba, "local all limiter trust\nhost all all 127.0.0.1/32 trust\n").expect("a file");
+    sql(&server, "SELECT pg_reload_conf()");
+    let url = server.url().replace("/postgres", "/nowhere");
     let postgres = patient(url).build().expect("a store");
     is(&refused(&postgres).await, ErrorKind::Config, Effect::NotApplied, "3D000");
 }
@@ -395,6 +437,9 @@ async fn no_permission_and_no_schema() {
     let postgres = patient(server.url()).table("other").build().expect("a store");
     let error = ask(&postgres, "10/day fixed-window", "a").await.expect_err("no function");
     is(&error, ErrorKind::Config, Effect::NotApplied, "42883");
+    let postgres = patient(server.url()).schema("nowhere").build().expect("a store");
+    let error = ask(&postgres, "10/day fixed-window", "a").await.expect_err("no schema");
+    is(&error, ErrorKind::Config, Effect::NotApplied, "3F000");
 }
 
 #[tokio::test]
@@ -524,4 +569,44 @@ fn without_a_runtime_nothing_is_sent() {
     now(postgres.reset(&[asked.checks()[0].key.clone()]).now_or_never().and_then(Result::err));
     now(postgres.ready().now_or_never().and_then(Result::err));
     assert_eq!(runtime.block_on(taken(&postgres, TEN, "a")), 1);
+}
+
+/// By whoever has more permissions than sense.
+#[tokio::test]
+async fn a_table_that_was_altered() {
+    let (server, postgres) = fresh().await;
+    postgres.ready().await.expect("a store that can be used");
+    sql(&server, "ALTER TABLE rate_limits_meta ALTER version TYPE bigint");
+    let error = postgres.ready().await.expect_err("another type than was prepared for");
+    is(&error, ErrorKind::Config, Effect::NotApplied, "0A000");
+    sql(&server, "ALTER TABLE rate_limits ADD CONSTRAINT own CHECK (expires < 0) NOT VALID");
+    is(&refused(&postgres).await, ErrorKind::Corrupt, Effect::NotApplied, "23514");
+    sql(
+        &server,
+        "ALTER TABLE rate_limits DROP CONSTRAINT own; TRUNCATE rate_limits; ALTER TABLE rate_limits ALTER expires TYPE int",
+    );
+    is(&refused(&postgres).await, ErrorKind::Corrupt, Effect::NotApplied, "22003");
+    sql(&server, "ALTER TABLE rate_limits ALTER expires TYPE bigint");
+    took_only(&postgres, 0).await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_damaged_and_one_that_is_gone() {
+    let (server, postgres) = fresh().await;
+    let _ = ask(&postgres, TEN, "a").await.expect("an answer");
+    let path =
+        server.folder().join("data").join(sql(&server, "SELECT pg_relation_filepath('rate_limits_pkey')"));
+    for code in ["XX001", "58P01"] {
+        // Nothing is written anew behind it.
+        sql(&server, "CHECKPOINT");
+        server.kill();
+        if code == "XX001" {
+            std::fs::write(&path, [0x5a; 1 << 14]).expect("a file of the server's");
+        } else {
+            std::fs::remove_file(&path).expect("a file of the server's");
+        }
+        server.restart().unwrap_or_else(|error| panic!("{error}"));
+        let postgres = patient(server.url()).build().expect("a store");
+        is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::NotApplied, code);
+    }
 }

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{check, migrated, patient, sql, start, taken};
-use limiter_core::{Backend, Request};
+use common::{ask, check, is, migrated, patient, sql, start, taken};
+use limiter_core::{Backend, Effect, ErrorKind, Request};
 use limiter_testkit::servers;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -63,6 +63,53 @@ impl Drop for Bouncer {
 fn program() -> PathBuf {
     let debian = PathBuf::from("/usr/sbin/pgbouncer");
     if debian.exists() { debian } else { PathBuf::from("pgbouncer") }
+}
+
+/// Holds a session of the server.
+async fn hold(bouncer: &Bouncer, statement: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(&bouncer.url, tokio_postgres::NoTls).await.expect("a session");
+    tokio::spawn(connection);
+    client.batch_execute(&format!("BEGIN; {statement}")).await.expect("a transaction");
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_another_session_has_prepared() {
+    let server = start();
+    migrated(patient(server.url())).await;
+    let bouncer = Bouncer::start(&server);
+    let postgres = patient(bouncer.url.clone()).build().expect("a store");
+    let _ = ask(&postgres, MANY, "a").await.expect("an answer");
+    let mut held = Vec::new();
+    let error = loop {
+        held.push(hold(&bouncer, "SELECT 1").await);
+        match ask(&postgres, MANY, "a").await {
+            Ok(_) => assert!(held.len() < 4, "it is always the same session"),
+            Err(error) => break error,
+        }
+    };
+    is(&error, ErrorKind::Config, Effect::NotApplied, "26000");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_behind_its_pooler() {
+    let server = start();
+    let bouncer = Bouncer::start(&server);
+    let postgres =
+        migrated(patient(bouncer.url.clone()).timeout(Duration::from_secs(20)).prepared(false)).await;
+    let _ = ask(&postgres, MANY, "a").await.expect("an answer");
+    let _held = hold(&bouncer, "LOCK TABLE rate_limits").await;
+    let asked = tokio::spawn({
+        let postgres = postgres.clone();
+        async move { ask(&postgres, MANY, "a").await }
+    });
+    while sql(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "0" {
+        assert!(!asked.is_finished(), "it does not wait");
+    }
+    server.kill();
+    let error = asked.await.expect("a task").expect_err("a server that is gone");
+    is(&error, ErrorKind::Unavailable, Effect::Unknown, "08P01");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
