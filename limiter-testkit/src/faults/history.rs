@@ -287,8 +287,13 @@ impl History {
             let until = denial.start.saturating_add(wait - wait / 1_000).saturating_sub(TICK);
             let after = admitted.partition_point(|(start, ..)| *start <= denial.end);
             let before = admitted[after..].iter().take_while(|(start, ..)| *start < until);
+            // A server that was replaced may go on denying, which takes no write, until its clients leave it.
+            let is_whole = |end| {
+                let mut losses = self.losses_of(i).filter(|loss| loss.start <= end);
+                losses.all(|loss| loss.kind == LossKind::All && loss.end < denial.start)
+            };
             let mut early = before.filter(|(_, end, n)| *end < until && *n >= cost);
-            if let Some(grant) = early.find(|(_, end, _)| self.lost_in(i, denial.start, *end) == 0) {
+            if let Some(grant) = early.find(|(_, end, _)| is_whole(*end)) {
                 return Some(format!("hint: {denial:?}, and {grant:?} granted before, of key {i} ({quota})"));
             }
         }
@@ -575,6 +580,8 @@ mod tests {
         is_clean(&after_denial(Some(20_000), 2, 1_050), &[None]);
         finds(&after_denial(None, 2, 90_000), &[None], "hint");
         finds(&after_denial(Some(0), 2, 90_000), &[None], "hint");
+        let fork = Loss { start: 100, end: 200, kind: LossKind::Fork, subjects: None };
+        is_clean(&History { losses: vec![fork], ..after_denial(Some(20_000), 2, 15_000) }, &[None]);
         let loss = Loss { start: 2_000, end: 3_000, kind: LossKind::All, subjects: None };
         is_clean(&History { losses: vec![loss], ..after_denial(Some(20_000), 2, 15_000) }, &[None]);
     }
