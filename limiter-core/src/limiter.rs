@@ -287,7 +287,7 @@ impl RateLimiter {
     ///
     /// # Errors
     /// [`Error::NothingToReset`] if there is no such rule; the store gave no answer, in which case the reset
-    /// may have been done in part; a full [`Memory`](crate::Memory) counts the caller together with others, which it
+    /// may have been done in part, and was in this process; a full [`Memory`](crate::Memory) counts the caller together with others, which it
     /// does not forget. Safe to repeat.
     pub async fn reset<'c>(&self, caller: impl Into<Caller<'c>> + Send) -> Result<(), Error> {
         let caller = caller.into();

@@ -13,6 +13,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Of the suite's own: a database that is named to it may have tables that others use.
+const SCHEMA: &str = "limiter_conformance";
+
 fn url() -> String {
     shared::postgres_url().unwrap_or_else(|error| panic!("{error}"))
 }
@@ -20,7 +23,7 @@ fn url() -> String {
 /// The cases are run side by side, on a machine that may be busy.
 async fn migrated(builder: PostgresBuilder) -> Postgres {
     let patient = Duration::from_secs(20);
-    let builder = builder.connections(4).timeout(patient).connect_timeout(patient);
+    let builder = builder.schema(SCHEMA).connections(4).timeout(patient).connect_timeout(patient);
     let postgres = builder.build().expect("a store");
     postgres.migrate().await.expect("a schema");
     postgres
@@ -54,7 +57,7 @@ impl Inside for Look {
     }
 
     async fn read(&self, key: &StorageKey) -> Option<Vec<u8>> {
-        let statement = format!("SELECT a, b, c FROM {} WHERE key = $1", self.table);
+        let statement = format!("SELECT a, b, c FROM {SCHEMA}.{} WHERE key = $1", self.table);
         let row = self.client.query_opt(&statement, &[&key.to_bytes()]).await.expect("an answer")?;
         Some(bytes(std::array::from_fn(|column| row.get(column))))
     }
@@ -66,7 +69,7 @@ impl Inside for Look {
             _ => -1,
         };
         let hour = format!(
-            "INSERT INTO {} (key, a, b, c, expires) \
+            "INSERT INTO {SCHEMA}.{} (key, a, b, c, expires) \
              VALUES ($1, $2, $3, $4, extract(epoch FROM now()) * 1000000 + 3600000000) \
              ON CONFLICT (key) DO UPDATE SET a = $2, b = $3, c = $4, expires = excluded.expires",
             self.table

@@ -387,9 +387,8 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
         assert_eq!(answers.len(), batch.len(), "answers to a batch");
         let failed = answers.iter().any(Result::is_err);
         for (wants, answer) in wants.into_iter().zip(answers) {
-            let decisions = answer.as_ref().map(Verdict::decisions).unwrap_or_default();
-            let hints = decisions.iter().map(Hint::from).collect();
-            calls.push(Call { wants, start, end, outcome: shared.outcome(answer), hints });
+            let (outcome, hints) = shared.told(answer);
+            calls.push(Call { wants, start, end, outcome, hints });
         }
         tokio::time::sleep(if failed { 5 * shared.pace.pause } else { shared.pace.pause }).await;
     }
@@ -397,20 +396,23 @@ async fn call_again_and_again(stack: Arc<dyn Backend>, plan: Arc<Plan>, shared: 
 }
 
 impl Shared {
-    fn outcome(&self, answer: Result<Verdict, BackendError>) -> Outcome {
+    /// What it was, and what it said of the store.
+    fn told(&self, answer: Result<Verdict, BackendError>) -> (Outcome, Vec<Hint>) {
         match answer {
             // It says nothing about the store, which may have counted the request all the same.
             Ok(verdict) if verdict.decisions().iter().any(|told| told.origin == Origin::Degraded) => {
                 self.failed("decided without the store".to_owned());
-                Outcome::Unknown
+                (Outcome::Unknown, Vec::new())
             }
             Ok(verdict) => {
                 self.answers.fetch_add(1, Ordering::Relaxed);
-                if verdict.allowed() { Outcome::Granted } else { Outcome::Denied }
+                let outcome = if verdict.allowed() { Outcome::Granted } else { Outcome::Denied };
+                (outcome, verdict.decisions().iter().map(Hint::from).collect())
             }
             Err(error) => {
                 self.failed(format!("{error}: {:?}", std::error::Error::source(&error)));
-                if error.effect() == Effect::NotApplied { Outcome::NotApplied } else { Outcome::Unknown }
+                let is_unsent = error.effect() == Effect::NotApplied;
+                (if is_unsent { Outcome::NotApplied } else { Outcome::Unknown }, Vec::new())
             }
         }
     }
