@@ -15,11 +15,11 @@ pub(super) struct Lock<T>(SpinMutex<T>);
 
 pub(super) type Locked<'a, T> = SpinMutexGuard<'a, T>;
 
-/// So many looks at a lock that is held are a few dozen cycles apart, ...
-const SPINS: u32 = 64;
+/// So many looks at a lock that is held are each twice as far apart as those before, as a look slows the holder down; ...
+const SPINS: u32 = 6;
 
 /// ... those up to here let whoever else is ready run in between, ...
-const YIELDS: u32 = 128;
+const YIELDS: u32 = 64;
 
 /// ... and then there is one after each pause: the holder lost its core, or looks through all of its keys.
 const PAUSE: Duration = Duration::from_micros(50);
@@ -42,19 +42,19 @@ impl<T> Lock<T> {
     fn wait(&self) -> Locked<'_, T> {
         let mut looks = 0_u32;
         loop {
+            looks = looks.saturating_add(1);
+            if looks <= SPINS {
+                (0..1_u32 << looks).for_each(|_| spin_loop());
+            } else if looks <= YIELDS {
+                yield_now();
+            } else {
+                sleep(PAUSE);
+            }
             // Looks before it tries: a try takes the cache line away from the holder.
             if !self.0.is_locked()
                 && let Some(locked) = self.0.try_lock()
             {
                 return locked;
-            }
-            looks = looks.saturating_add(1);
-            if looks <= SPINS {
-                spin_loop();
-            } else if looks <= YIELDS {
-                yield_now();
-            } else {
-                sleep(PAUSE);
             }
         }
     }
