@@ -29,10 +29,12 @@ struct Plain {
     write: &'static str,
     /// How many numbers a quota has.
     numbers: usize,
+    /// How a script knows the algorithm by its number, that of [`Algorithm::ALL`].
+    is_it: &'static str,
 }
 
 macro_rules! plain {
-    ($name:literal, $numbers:literal) => {
+    ($name:literal, $numbers:literal, $is_it:literal) => {
         Plain {
             name: $name,
             load: include_str!(concat!("lua/", $name, "/load.lua")),
@@ -40,13 +42,14 @@ macro_rules! plain {
             take: include_str!(concat!("lua/", $name, "/take.lua")),
             write: include_str!(concat!("lua/", $name, "/write.lua")),
             numbers: $numbers,
+            is_it: $is_it,
         }
     };
 }
 
-const BUCKET: Plain = plain!("bucket", 6);
-const FIXED_WINDOW: Plain = plain!("fixed_window", 2);
-const SLIDING_COUNTER: Plain = plain!("sliding_counter", 2);
+const BUCKET: Plain = plain!("bucket", 6, "algorithm < 2");
+const FIXED_WINDOW: Plain = plain!("fixed_window", 2, "algorithm == 2");
+const SLIDING_COUNTER: Plain = plain!("sliding_counter", 2, "algorithm == 4");
 
 impl Plain {
     fn fill(&self, template: &str) -> String {
@@ -55,6 +58,7 @@ impl Plain {
             .replace("QUOTAS", &names.join(", "))
             .replace("QUOTA", &"d".repeat(self.numbers))
             .replace("NAME", self.name)
+            .replace("IS_IT", self.is_it)
             .replace("LOAD\n", self.load)
             .replace("LOOK\n", self.look)
             .replace("TAKE\n", self.take)
@@ -62,11 +66,11 @@ impl Plain {
     }
 
     fn in_a_batch(&self) -> String {
-        self.fill(include_str!("lua/plain.lua"))
+        self.fill(include_str!("lua/in_order/plain.lua"))
     }
 
-    fn alone(&self) -> Source {
-        Source::of(self.fill(include_str!("lua/one.lua")))
+    fn in_groups(&self) -> String {
+        self.fill(include_str!("lua/in_groups/plain.lua"))
     }
 }
 
@@ -94,42 +98,62 @@ impl Needs {
         self.0 |= Self::ALL_OR_NOTHING;
     }
 
-    /// What a batch begins with, for these needs.
-    fn head(self) -> String {
+    /// Of the algorithms of plain states that are needed, what makes them of a template.
+    fn plain(self, fill: fn(&Plain) -> String) -> String {
         let algorithms = [&BUCKET, &FIXED_WINDOW, &SLIDING_COUNTER].into_iter().enumerate();
-        let needed = algorithms.filter(|(i, _)| self.0 & 1 << i != 0).map(|(_, plain)| plain.in_a_batch());
-        let log = if self.0 & 8 == 0 { "" } else { include_str!("lua/sliding_log.lua") };
-        let batch = include_str!("lua/batch.lua");
-        [batch, &needed.collect::<String>(), log, include_str!("lua/quotas.lua")].concat()
+        algorithms.filter(|(i, _)| self.0 & 1 << i != 0).map(|(_, plain)| fill(plain)).collect()
     }
 
-    /// The script that decides a batch of these needs.
-    pub(crate) fn decide(self) -> &'static Source {
+    /// This text, if logs are needed.
+    fn for_logs(self, text: &'static str) -> &'static str {
+        if self.0 & 8 == 0 { "" } else { text }
+    }
+
+    /// What a batch begins with, for these needs.
+    fn head(self) -> String {
+        let (batch, quotas) =
+            (include_str!("lua/in_order/batch.lua"), include_str!("lua/in_order/quotas.lua"));
+        [batch, &self.plain(Plain::in_a_batch), self.for_logs(SLIDING_LOG), quotas].concat()
+    }
+
+    /// The script that decides a batch of these needs in order.
+    pub(crate) fn decide_in_order(self) -> &'static Source {
         static DECIDE: LazyLock<Vec<Source>> =
-            LazyLock::new(|| (0..Needs::COUNT).map(Needs::source).collect());
+            LazyLock::new(|| (0..Needs::COUNT).map(|needs| Needs(needs).in_order()).collect());
         &DECIDE[self.0 % Self::COUNT]
     }
 
-    fn source(needs: usize) -> Source {
-        let all = if needs & Self::ALL_OR_NOTHING == 0 { "" } else { include_str!("lua/decide_all.lua") };
-        let (reply, decide) = (include_str!("lua/reply.lua"), include_str!("lua/decide.lua"));
-        Source::of([&Self(needs).head(), reply, all, decide].concat())
+    fn in_order(self) -> Source {
+        let all = if self.0 & Self::ALL_OR_NOTHING == 0 {
+            ""
+        } else {
+            include_str!("lua/in_order/all_or_nothing.lua")
+        };
+        let (reply, decide) =
+            (include_str!("lua/in_order/reply.lua"), include_str!("lua/in_order/decide.lua"));
+        Source::of([&self.head(), reply, all, decide, PACK].concat())
+    }
+
+    /// The script that decides a batch of these needs in groups.
+    pub(crate) fn decide_in_groups(self) -> &'static Source {
+        static DECIDE: LazyLock<Vec<Source>> =
+            LazyLock::new(|| (0..Needs::ALL_OR_NOTHING).map(|needs| Needs(needs).in_groups()).collect());
+        &DECIDE[self.0 % Self::ALL_OR_NOTHING]
+    }
+
+    fn in_groups(self) -> Source {
+        let groups = include_str!("lua/in_groups/batch.lua")
+            .replace("LOGS\n", self.for_logs(SLIDING_LOG))
+            .replace("PLAIN_GROUPS\n", &self.plain(Plain::in_groups))
+            .replace("LOG_GROUPS\n", self.for_logs(include_str!("lua/in_groups/log.lua")));
+        Source::of([&groups, PACK].concat())
     }
 }
 
-/// The script that decides equal requests in a row, of one check, where nothing else is in the batch; `None` for logs,
-/// which have no shorter one.
-pub(crate) fn decide_alone(algorithm: Algorithm) -> Option<&'static Source> {
-    static BUCKETS: LazyLock<Source> = LazyLock::new(|| BUCKET.alone());
-    static WINDOWS: LazyLock<Source> = LazyLock::new(|| FIXED_WINDOW.alone());
-    static COUNTERS: LazyLock<Source> = LazyLock::new(|| SLIDING_COUNTER.alone());
-    match algorithm {
-        Algorithm::TokenBucket | Algorithm::LeakyBucket => Some(&BUCKETS),
-        Algorithm::FixedWindow => Some(&WINDOWS),
-        Algorithm::SlidingCounter => Some(&COUNTERS),
-        Algorithm::SlidingLog => None,
-    }
-}
+const SLIDING_LOG: &str = include_str!("lua/sliding_log.lua");
+
+/// What a script ends with.
+const PACK: &str = include_str!("lua/pack.lua");
 
 /// Gives back what one check has taken.
 pub(crate) static GIVE_BACK: LazyLock<Source> = LazyLock::new(|| {

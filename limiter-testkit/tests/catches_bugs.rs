@@ -267,6 +267,19 @@ fn a_batch_that_has_one_instant() {
 }
 
 #[test]
+fn a_batch_that_has_one_cost_for_each_quota() {
+    let buggy = Buggy::new(|memory, batch| async move {
+        let cost = |check: &Check| {
+            let mut checks = batch.iter().flat_map(Request::checks);
+            checks.find(|first| first.quota == check.quota).map_or(check.cost, |first| first.cost)
+        };
+        let alike = |request| with_checks(request, |check| Check { cost: cost(check), ..check.clone() });
+        memory.decide(&batch.iter().map(alike).collect::<Vec<_>>()).await
+    });
+    assert!(finds("batch::many_keys_keep_their_states_apart", buggy));
+}
+
+#[test]
 fn a_batch_that_is_sorted_by_instant() {
     let buggy = Buggy::new(|memory, batch| async move {
         let mut order: Vec<usize> = (0..batch.len()).collect();

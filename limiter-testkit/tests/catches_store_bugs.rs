@@ -29,6 +29,8 @@ enum Bug {
     DenialsRenew,
     PeeksWrite,
     ExpiresWhileLive,
+    ExpiresLikeTheFirst,
+    ExpiresLikeTheSecond,
 }
 
 /// A store of bytes: a state's are `state:17;`, the number of a snapshot, whose end shows that nothing is missing.
@@ -144,6 +146,18 @@ impl Vault {
 impl Backend for Vault {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let mut answers: Vec<_> = batch.iter().map(|request| self.answer(request)).collect();
+        let says = match self.bug {
+            Bug::ExpiresLikeTheFirst => batch.first(),
+            Bug::ExpiresLikeTheSecond => batch.get(1),
+            _ => None,
+        };
+        if let Some(says) = says {
+            let mut contents = self.contents();
+            let until = contents.kept.get(&says.checks()[0].key).and_then(|(_, until)| *until);
+            for check in batch.iter().flat_map(Request::checks) {
+                contents.kept.entry(check.key.clone()).and_modify(|kept| kept.1 = until);
+            }
+        }
         if self.bug == Bug::GarbageSpoilsItsBatch && batch.len() > 1 {
             let error = |_: &Request| {
                 Err(BackendError::new(ErrorKind::Corrupt, Effect::Unknown, "vault", "decide", "garbage"))
@@ -288,6 +302,8 @@ fn ends() {
         (Bug::NeverExpiresOnceUpdated, "expiry::no_state_without_an_end"),
         (Bug::NeverExpiresOnceHealed, "expiry::no_state_without_an_end"),
         (Bug::ExpiresWhileLive, "expiry::a_live_state_is_kept"),
+        (Bug::ExpiresLikeTheFirst, "expiry::a_live_state_is_kept"),
+        (Bug::ExpiresLikeTheSecond, "expiry::a_live_state_is_kept"),
     ];
     std::thread::scope(|scope| {
         for (bug, case) in bugs {

@@ -13,20 +13,28 @@
 
 local RECORD = '<I7I4I3I7I4I3I7'
 local SIZE = 35
+-- As text, which a command takes in half the time of a number.
+local TAIL = '-35'
 -- More than the highest limit, which all live entries together cannot pass.
 local TOTALS = 4294967296
 -- More records than a log ever has: those of the highest limit twice, and some.
 local MOST = 262144
 -- Below so many records none is dropped.
 local FEW = 64
+-- So many are read at once: few leave at a time, and a reading costs more than what it reads.
+local AHEAD = 8
 
 -- Time and total of record i.
 local function sliding_log_record(k, log, i)
   if i == log.n then return log.time, log.total end
   if i > log.stored then return log.middle[i].time, log.middle[i].total end
-  local record = redis.call('GETRANGE', KEYS[k], (i - 1) * SIZE, (i - 1) * SIZE + 10)
-  if #record == 11 then
-    local time, total = struct.unpack('<I7I4', record)
+  if i < log.first_seen or i >= log.first_seen + AHEAD then
+    log.first_seen = i
+    log.seen = redis.call('GETRANGE', KEYS[k], (i - 1) * SIZE, (i - 1 + AHEAD) * SIZE - 1)
+  end
+  local from = (i - log.first_seen) * SIZE
+  if #log.seen >= from + SIZE then
+    local time, total = struct.unpack('<I7I4', log.seen, from + 1)
     return time, total
   end
   -- Lost: as if all had come with the newest, which is stricter.
@@ -94,7 +102,7 @@ local function sliding_log_write(k, log, ttl)
   local key, dropped = KEYS[k], log.head - 1
   if log.is_torn then
     sliding_log_mend(k, log, ttl)
-  elseif log.is_new or dropped >= log.stored then
+  elseif dropped >= log.stored then
     ttl = sliding_log_prolong(log, ttl)
     redis.call('SET', key, sliding_log_records(log, log.head, dropped), 'PX', ttl)
   elseif log.n >= FEW and dropped > log.n / 2 then
@@ -113,13 +121,14 @@ local function sliding_log_write(k, log, ttl)
   end
 end
 
--- stored: records in Redis; n: with those of this batch. The last is time and total; those between are in `middle`.
+-- stored: records in Redis, of which those from first_seen on are in `seen`; n: with those of this batch. The last is
+-- time and total; those between are in `middle`. Sixteen fields are few enough for a table of half the size.
 local function sliding_log_load(k)
   local log = { n = 0, stored = 0, time = 0, total = 0, head = 1, head_time = 0, before = 0, expires = 0,
-    live = false, live_time = 0, live_before = 0, middle = false, is_new = false, is_torn = false,
-    write = sliding_log_write, reset_in = false, now = 0 }
+    live = false, live_time = 0, live_before = 0, first_seen = -AHEAD, seen = '', write = sliding_log_write,
+    reset_in = false, now = 0 }
   states[k] = log
-  local tail = redis.pcall('GETRANGE', KEYS[k], -SIZE, -1)
+  local tail = redis.pcall('GETRANGE', KEYS[k], TAIL, '-1')
   if tail == '' then return log end
   if type(tail) == 'string' and #tail == SIZE then
     local time, total, head, head_time, before, n, expires = struct.unpack(RECORD, tail)
@@ -159,7 +168,7 @@ local function sliding_log_take(log, q, now, m, deciding)
   if log.live then
     log.head, log.head_time, log.before = log.live, log.live_time, log.live_before
   else
-    log.n, log.stored, log.middle, log.is_new = 0, 0, false, true
+    log.n, log.stored, log.middle = 0, 0, nil
     log.total, log.head, log.head_time, log.before = 0, 1, deciding, 0
   end
   if log.n == log.stored then

@@ -1,9 +1,10 @@
 //! Batches: an answer for each request, in its place, as if they had come one by one.
 
-use crate::fixture::{Fixture, quota, request};
+use super::equal::by_the_store;
+use crate::fixture::{Fixture, at, quota, request};
 use crate::reference::Reference;
 use fastrand::Rng;
-use limiter_core::{Algorithm, Decision, Request};
+use limiter_core::{Algorithm, Decision, Quota, Request};
 
 /// The answers that the requests get one after another.
 fn expected(batch: &[Request]) -> Vec<Vec<Decision>> {
@@ -68,6 +69,37 @@ pub(super) async fn a_thousand_requests(fixture: Fixture) {
     };
     let batch: Vec<Request> = (0..1_000).map(&mut any_request).collect();
     is_the_references(&fixture, &batch).await;
+}
+
+/// A store may decide those that are alike together: of many keys, in quotas that differ in little, with states that come
+/// to differ in any part, each gets its own.
+pub(super) async fn many_keys(fixture: Fixture) {
+    let texts = ["5/s", "5/3s", "7/1999ms", "7/2s"];
+    let quotas: Vec<Quota> =
+        Algorithm::ALL.into_iter().flat_map(|a| texts.map(|text| quota(text, a))).collect();
+    for seed in 0..3 {
+        let mut rng = Rng::with_seed(seed);
+        let mut reference = Reference::new();
+        let mut now = 0;
+        for step in 0..40 {
+            now += [0, 1, 1_000, 142_857, 400_000, 3_000_000][rng.usize(..6)];
+            let mut keys: Vec<usize> = (0..8 * quotas.len()).collect();
+            rng.shuffle(&mut keys);
+            keys.truncate(1 + rng.usize(..100));
+            let mut batch = Vec::new();
+            for key in keys {
+                let quota = quotas[key % quotas.len()];
+                let check = fixture.check(format!("{seed} {key}"), quota, rng.u64(..4));
+                let times = if rng.u8(..4) == 0 { 3 } else { 1 };
+                batch.extend(vec![request([check], now); times]);
+            }
+            let verdicts = fixture.verdicts(&batch).await;
+            for (request, verdict) in batch.iter().zip(verdicts) {
+                let expected = reference.decide(request.checks(), at(now));
+                assert_eq!(by_the_store(&verdict), expected, "seed {seed}, step {step}: {request:?}");
+            }
+        }
+    }
 }
 
 pub(super) async fn empty(fixture: Fixture) {

@@ -87,7 +87,7 @@ pub(super) async fn every_decision_is_the_references(fixture: Fixture, algorithm
 }
 
 /// The decisions, where it does not matter that a denial was remembered.
-fn by_the_store(verdict: &Verdict) -> Vec<Decision> {
+pub(super) fn by_the_store(verdict: &Verdict) -> Vec<Decision> {
     let said = |decision: &Decision| {
         let mut decision = *decision;
         if decision.origin == Origin::RememberedDenial && !decision.allowed {
@@ -96,6 +96,27 @@ fn by_the_store(verdict: &Verdict) -> Vec<Decision> {
         decision
     };
     verdict.decisions().iter().map(said).collect()
+}
+
+/// A log fills up with entries of any cost, and a few of them, many or all leave at once.
+pub(super) async fn a_log_of_many_entries(fixture: Fixture) {
+    let quota = quota("200/10s", Algorithm::SlidingLog);
+    for seed in 0..3 {
+        let mut rng = Rng::with_seed(seed);
+        let mut reference = Reference::new();
+        let mut now = 0;
+        for step in 0..400 {
+            now += match rng.u8(..20) {
+                0 => rng.u64(..12_000_000),
+                1..=3 => rng.u64(..2_000_000),
+                _ => rng.u64(..100_000),
+            };
+            let check = fixture.check(seed.to_string(), quota, 1 + rng.u64(..3));
+            let verdict = fixture.ask(&request([check.clone()], now)).await;
+            let expected = reference.decide(&[check], at(now));
+            assert_eq!(by_the_store(&verdict), expected, "seed {seed}, step {step} at {now} us");
+        }
+    }
 }
 
 /// One to five checks over few keys of all algorithms.

@@ -1,7 +1,7 @@
 //! States end: what a store keeps for a key is gone some time after it is as if never used.
 
 use crate::fixture::{Fixture, quota};
-use limiter_core::{Algorithm, Decision, Quota, Request};
+use limiter_core::{Algorithm, Decision, Quota, Request, Verdict};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
@@ -83,15 +83,22 @@ pub(super) async fn no_state_without_an_end(fixture: Fixture, algorithm: Algorit
     }
 }
 
-/// The moment is what a state is kept beyond its time, not its time: another one that is over shows how long it is.
+/// The moment is what a state is kept beyond its time, not its time: another one that is over shows how long it is. The
+/// state was written together with such as end before, which do.
 pub(super) async fn a_live_state_is_kept(fixture: Fixture, algorithm: Algorithm) {
     let (long, short) = (quota("3/300days", algorithm), quota(SHORT, algorithm));
-    assert!(now(&fixture, "live", long, 1).await.allowed);
-    assert!(now(&fixture, "live", long, 2).await.allowed);
+    let of = |key: &str, quota, cost| Request::new([fixture.check(key, quota, cost)]).expect("a request");
+    for cost in [1, 2] {
+        let batch = [of("before", short, 1), of("live", long, cost), of("after", short, 1)];
+        assert!(fixture.verdicts(&batch).await.iter().all(Verdict::allowed));
+    }
     let started = Instant::now();
     assert!(fixture.one("over", short, 1, 0).await.allowed);
     is_gone_in_time(&fixture, algorithm, "over").await;
     let moment = started.elapsed();
+    for key in ["before", "after"] {
+        is_gone_in_time(&fixture, algorithm, key).await;
+    }
     while started.elapsed() < 2 * moment {
         assert!(!now(&fixture, "live", long, 1).await.allowed, "forgotten after {:?}", started.elapsed());
         sleep(POLL).await;

@@ -143,8 +143,10 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     let single: [Vec<Case>; 1] = [vec![
         Case::new("equal::requests_of_several_checks_too", equal::requests_of_several_checks_too),
+        Case::new("equal::a_log_of_many_entries_too", equal::a_log_of_many_entries),
         Case::new("batch::mixed_outcomes_keep_their_places", batch::mixed_outcomes),
         Case::new("batch::a_thousand_requests_are_the_references", batch::a_thousand_requests),
+        Case::new("batch::many_keys_keep_their_states_apart", batch::many_keys),
         Case::new("batch::an_empty_batch_has_no_answers", batch::empty),
         Case::new("all_or_nothing::a_denied_request_takes_from_no_key", all_or_nothing::takes_from_no_key),
         Case::new("all_or_nothing::all_checks_are_evaluated", all_or_nothing::all_are_evaluated),

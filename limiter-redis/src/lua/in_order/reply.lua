@@ -1,5 +1,5 @@
 
--- The reply in the making, and what `decide_all.lua` and `decide.lua` share.
+-- The reply in the making, and what `all_or_nothing.lua` and `decide.lua` share.
 
 local reply = { 0, 0, 0, 0, 0 }
 local o = 3

@@ -1,7 +1,7 @@
 -- Decides a batch of requests in one step: each request all or nothing, in order.
 --
 -- KEYS     the states' keys, each once; those of sliding logs behind all others
--- ARGV[1]  the batch, packed little-endian as `batch.rs` writes it:
+-- ARGV[1]  the batch, packed little-endian as `batch/in_order.rs` writes it:
 --            header    plain H (how many keys are no logs), quotas H, requests H,
 --                      grace d (ms that a state is kept once it is reset), horizon d (ms, the least in virtual time)
 --            quota     algorithm B, then its numbers d: see each algorithm's `look.lua`, and `sliding_log.lua`
