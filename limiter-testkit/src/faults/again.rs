@@ -1,5 +1,4 @@
 //! Back by itself, and as if nothing had been.
-#![allow(dead_code, reason = "each test uses its own part")]
 
 use crate::Reference;
 use fastrand::Rng;

@@ -7,7 +7,9 @@
 mod again;
 mod history;
 mod load;
+mod log;
 
 pub use again::{at, equals_reference, is_back};
 pub use history::{Call, Clock, Hint, History, Loss, LossKind, Outcome, Subject};
 pub use load::{Load, Pace, Plan, lasting};
+pub use log::LongLog;
