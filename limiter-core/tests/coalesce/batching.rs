@@ -80,6 +80,20 @@ async fn callers_that_come_back_together_travel_together() {
     assert!(full > 4_500, "{full} of 5,000 in batches of 20 and more: {sizes:?}");
 }
 
+/// Else the store would wait while they are told, and they while it works.
+#[tokio::test(start_paused = true)]
+async fn callers_that_come_back_together_fill_two_trips_alike() {
+    let store = FakeStore::new(|_| Act::After(ms(1)));
+    let layer = layer(&store, CoalesceConfig::new());
+    for round in 0..20 {
+        let callers = callers(&layer, (1..=80).map(|caller| 100 * round + caller));
+        answers(callers).await;
+    }
+    let sizes = store.sizes();
+    let last = &sizes[sizes.len() - 20..];
+    assert!(last.iter().all(|size| *size <= 45), "{sizes:?}");
+}
+
 /// On a worker thread the task that is started last runs first, here the one that carries what waits.
 #[test]
 fn who_can_run_joins_before_a_trip_leaves() {

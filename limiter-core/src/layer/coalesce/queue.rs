@@ -18,6 +18,9 @@ pub(super) struct Queue {
     state: Mutex<State>,
 }
 
+/// Fewer are not split: on Redis, nearby, a trip costs as much as some ten requests more.
+const WORTH_A_TRIP: usize = 32;
+
 #[derive(Default)]
 struct State {
     /// In the order of their numbers. Calls board the last one, or take the place of one that has gone.
@@ -29,6 +32,8 @@ struct State {
     vacant: usize,
     /// Requests that wait or are on their way.
     outstanding: usize,
+    /// The most that they were lately; it falls by an eighth with each trip.
+    lately: usize,
     /// Calls queue, as many requests were outstanding lately.
     collecting: bool,
     /// Tasks that carry what waits: slots taken.
@@ -193,7 +198,8 @@ impl State {
             self.waiting[i].requests[place] = request.clone();
             return (&self.waiting[i], place);
         }
-        let fits = |load: &Load| load.requests.len() + batch.len() <= config.max_batch.get();
+        let share = self.share(config);
+        let fits = |load: &Load| load.requests.len() + batch.len() <= share;
         if !self.waiting.back().is_some_and(fits) {
             let requests = Vec::with_capacity(self.usual.min(config.max_batch.get()).max(batch.len()));
             let load = Load { number: self.next, requests, vacant: Vec::new(), arrival: Arc::default() };
@@ -207,7 +213,18 @@ impl State {
         (load, place)
     }
 
+    /// The most that leaves together: of as many as there were lately, what leaves the other slots as much. If all went in
+    /// one trip, the store would have nothing to do while its answers are told, and nobody would ask while it is busy.
+    /// More than lately are a burst, of which each trip takes what it can.
+    fn share(&self, config: &CoalesceConfig) -> usize {
+        if self.outstanding > self.lately {
+            return config.max_batch.get();
+        }
+        self.lately.div_ceil(config.slots.get()).max(WORTH_A_TRIP).min(config.max_batch.get())
+    }
+
     fn landed(&mut self, requests: usize, carried: usize, config: &CoalesceConfig) {
+        self.lately = self.outstanding.max(self.lately - self.lately.div_ceil(8));
         // Counted before they leave: those that come back together would else look like few.
         if self.outstanding <= (config.eager * 2).div_ceil(3) {
             self.collecting = false;
