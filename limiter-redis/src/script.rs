@@ -65,7 +65,7 @@ impl Plain {
             .replace("WRITE\n", self.write)
     }
 
-    fn in_a_batch(&self) -> String {
+    fn in_order(&self) -> String {
         self.fill(include_str!("lua/in_order/plain.lua"))
     }
 
@@ -113,7 +113,7 @@ impl Needs {
     fn head(self) -> String {
         let (batch, quotas) =
             (include_str!("lua/in_order/batch.lua"), include_str!("lua/in_order/quotas.lua"));
-        [batch, &self.plain(Plain::in_a_batch), self.for_logs(SLIDING_LOG), quotas].concat()
+        [batch, &self.plain(Plain::in_order), self.for_logs(SLIDING_LOG), quotas].concat()
     }
 
     /// The script that decides a batch of these needs in order.

@@ -1,7 +1,7 @@
 //! What observing costs on Redis, with a Prometheus recorder: `cargo run --release -p benches --bin observe`.
 //!
 //! Coalesced decisions with both observing layers and without any, in turns, so that a busy machine slows both alike. On a
-//! hot key, where 256 callers share a trip and the process does nothing else, what it costs is reported, with no floor.
+//! hot key, where 256 callers share two trips and the process does nothing else, what it costs is reported, with no floor.
 
 use benches::floors::Floor;
 use benches::run::{self, Run};

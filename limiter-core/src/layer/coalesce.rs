@@ -30,8 +30,9 @@ use tokio::time::{Instant, timeout_at};
 /// There is no timer, so an idle limiter adds nothing. It adapts: while few requests are outstanding, each call
 /// goes to the store at once, as it is, in its caller's own future. From [`CoalesceConfig::eager`] on, calls
 /// queue, and whenever one of [`CoalesceConfig::slots`] is free the longest waiting ones leave together, up to
-/// [`CoalesceConfig::max_batch`] requests, or 32 and the slot's share of those that were outstanding lately: the store is
-/// to have work while answers are told. It goes back to single calls once two thirds as many are outstanding.
+/// [`CoalesceConfig::max_batch`] requests. Where no more are outstanding than were lately, slots share them alike, 20 or
+/// more each, so that the store has work while answers are told. It goes back to single calls once two thirds as many
+/// are outstanding.
 ///
 /// Each part of the store ([`Backend::shard`]) has a queue and slots of its own, so that one which hangs holds up
 /// nobody else. A call over several parts is its own trip.
@@ -137,7 +138,7 @@ impl CoalesceConfig {
         self
     }
 
-    /// How many trips that carry queued calls are on their way at a time, per part of the store.
+    /// How many trips that carry queued calls are on their way at a time, per part of the store. More of them are smaller.
     pub const fn slots(mut self, trips: NonZeroUsize) -> Self {
         self.slots = trips;
         self

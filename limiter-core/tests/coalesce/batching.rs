@@ -84,14 +84,36 @@ async fn callers_that_come_back_together_travel_together() {
 #[tokio::test(start_paused = true)]
 async fn callers_that_come_back_together_fill_two_trips_alike() {
     let store = FakeStore::new(|_| Act::After(ms(1)));
+    // Of those who come back together the first finds nothing outstanding, and goes alone.
+    for (count, trips) in [(80, &[1, 35, 44][..]), (48, &[1, 21, 26])] {
+        let layer = layer(&store, CoalesceConfig::new());
+        for round in 0..20 {
+            answers(callers(&layer, (1..=count).map(|caller| 100 * round + caller))).await;
+        }
+        let sizes = store.sizes();
+        assert_eq!(sizes[sizes.len() - trips.len()..], *trips, "{sizes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_below_its_share_takes_one_more_call_whole() {
+    let store = FakeStore::new(|_| Act::After(ms(1)));
     let layer = layer(&store, CoalesceConfig::new());
-    for round in 0..20 {
-        let callers = callers(&layer, (1..=80).map(|caller| 100 * round + caller));
-        answers(callers).await;
+    for _ in 0..5 {
+        let calls: Vec<_> = (0..6)
+            .map(|call| {
+                let layer = Arc::clone(&layer);
+                let batch: Vec<_> = (1..=20).map(|i| ask(100 * call + i)).collect();
+                tokio::spawn(async move { layer.decide(&batch).await })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap().len(), 20);
+        }
     }
     let sizes = store.sizes();
-    let last = &sizes[sizes.len() - 20..];
-    assert!(last.iter().all(|size| *size <= 45), "{sizes:?}");
+    // At first nothing is known. Then one goes alone, and two that make 40 leave room for one more below 53.
+    assert_eq!(sizes[..5], [20, 100, 20, 60, 40], "{sizes:?}");
 }
 
 /// On a worker thread the task that is started last runs first, here the one that carries what waits.

@@ -37,8 +37,10 @@ fn any_duration(rng: &mut Rng, most: Duration) -> Duration {
 }
 
 fn any_config(rng: &mut Rng) -> CoalesceConfig {
+    // Now and then so much that shares are smaller.
+    let times = if rng.bool() { 1 } else { 12 };
     let mut count = |most| NonZeroUsize::new(rng.usize(1..=most)).unwrap();
-    let (slots, batch, queued) = (count(3), count(8), count(30));
+    let (slots, batch, queued) = (count(3), count(8 * times), count(30 * times));
     CoalesceConfig::new().eager(rng.usize(..6)).slots(slots).max_batch(batch).max_queued(queued)
 }
 

@@ -13,7 +13,7 @@
 
 local RECORD = '<I7I4I3I7I4I3I7'
 local SIZE = 35
--- As text, which a command takes in half the time of a number.
+-- The last record's offset, -SIZE; as text, which a command takes in half the time of a number.
 local TAIL = '-35'
 -- More than the highest limit, which all live entries together cannot pass.
 local TOTALS = 4294967296
@@ -168,7 +168,8 @@ local function sliding_log_take(log, q, now, m, deciding)
   if log.live then
     log.head, log.head_time, log.before = log.live, log.live_time, log.live_before
   else
-    log.n, log.stored, log.middle = 0, 0, nil
+    log.n, log.stored = 0, 0
+    if log.middle then log.middle = nil end
     log.total, log.head, log.head_time, log.before = 0, 1, deciding, 0
   end
   if log.n == log.stored then

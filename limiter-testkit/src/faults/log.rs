@@ -49,7 +49,7 @@ impl<B: Backend> LongLog<B> {
     /// Asks for these costs in one batch, each `step` us after the one before; how many permits were admitted.
     ///
     /// # Panics
-    /// An answer is an error, or not core's.
+    /// An answer is missing, an error, or not core's; or the key is none of sliding logs.
     pub async fn ask(&mut self, costs: impl IntoIterator<Item = u64>, step: u64) -> u64 {
         let mut asked = Vec::new();
         let mut batch = Vec::new();
@@ -59,8 +59,10 @@ impl<B: Backend> LongLog<B> {
             batch.push(Request::one(check).expect("a key of sliding logs").at(at(self.now)));
             asked.push((self.now, cost));
         }
+        let answers = self.backend.decide(&batch).await;
+        assert_eq!(answers.len(), batch.len(), "answers to a batch");
         let mut admitted = 0;
-        for (answer, (now, cost)) in self.backend.decide(&batch).await.into_iter().zip(asked) {
+        for (answer, (now, cost)) in answers.into_iter().zip(asked) {
             let verdict = answer.expect("an answer");
             let expected = SlidingLog::step(&mut self.log, &self.quota, cost, at(now));
             assert_eq!(verdict.decisions(), [expected], "{cost} at {now} us");

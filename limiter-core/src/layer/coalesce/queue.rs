@@ -18,8 +18,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
 }
 
-/// Fewer are not split: on Redis, nearby, a trip costs as much as some ten requests more.
-const WORTH_A_TRIP: usize = 32;
+/// Shares are no smaller: a trip itself costs a store as much as some ten requests do.
+const WORTH_A_TRIP: usize = 20;
 
 #[derive(Default)]
 struct State {
@@ -32,7 +32,7 @@ struct State {
     vacant: usize,
     /// Requests that wait or are on their way.
     outstanding: usize,
-    /// The most that they were lately; it falls by an eighth with each trip.
+    /// The most that they were lately; it falls by an eighth with each trip and single call.
     lately: usize,
     /// Calls queue, as many requests were outstanding lately.
     collecting: bool,
@@ -199,7 +199,8 @@ impl State {
             return (&self.waiting[i], place);
         }
         let share = self.share(config);
-        let fits = |load: &Load| load.requests.len() + batch.len() <= share;
+        let most = config.max_batch.get();
+        let fits = |load: &Load| load.aboard() < share && load.requests.len() + batch.len() <= most;
         if !self.waiting.back().is_some_and(fits) {
             let requests = Vec::with_capacity(self.usual.min(config.max_batch.get()).max(batch.len()));
             let load = Load { number: self.next, requests, vacant: Vec::new(), arrival: Arc::default() };
@@ -213,14 +214,15 @@ impl State {
         (load, place)
     }
 
-    /// The most that leaves together: of as many as there were lately, what leaves the other slots as much. If all went in
-    /// one trip, the store would have nothing to do while its answers are told, and nobody would ask while it is busy.
-    /// More than lately are a burst, of which each trip takes what it can.
+    /// How many make a load that takes no more calls: of as many as there were lately, what leaves the other slots as much.
+    /// If all went in one trip, the store would have nothing to do while its answers are told, and nobody would ask while
+    /// it is busy. More than lately are a burst, of which each trip takes what it can.
     fn share(&self, config: &CoalesceConfig) -> usize {
-        if self.outstanding > self.lately {
+        let trips = config.slots.get().min(self.lately / WORTH_A_TRIP);
+        if trips < 2 || self.outstanding > self.lately {
             return config.max_batch.get();
         }
-        self.lately.div_ceil(config.slots.get()).max(WORTH_A_TRIP).min(config.max_batch.get())
+        self.lately.div_ceil(trips)
     }
 
     fn landed(&mut self, requests: usize, carried: usize, config: &CoalesceConfig) {

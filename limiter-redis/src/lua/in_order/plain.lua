@@ -1,5 +1,5 @@
 
--- NAME, in a batch. What stands in capitals is filled in from the files of that folder.
+-- NAME. What stands in capitals is filled in from the files of the folder of that name.
 
 local function NAME_write(k, s, ttl)
   local x, y, z, value = s.x, s.y, s.z
