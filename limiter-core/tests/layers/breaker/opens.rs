@@ -1,0 +1,144 @@
+//! When a breaker opens, and when it does not.
+
+use super::{OPEN, PAID, layer, open, spawn, state};
+use crate::events::Events;
+use crate::remote::{Mode, Remote};
+use crate::{ask, decide, error_of, ms};
+use limiter_core::{Backend, BreakerState, ErrorKind, Request};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_store_is_left_alone_after_ten_calls() {
+    let remote = Remote::that_is(Mode::Hung);
+    let layer = layer(&remote, 1);
+    for call in 1..=10 {
+        assert!(layer.decide_now(&ask("a")).is_none(), "{call}");
+        assert_eq!(error_of(&decide(&*layer, &ask("a")).await), PAID, "{call}");
+    }
+    let start = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(layer.decide_now(&ask("a")).as_ref().and_then(error_of), OPEN);
+        assert_eq!(error_of(&decide(&*layer, &ask("a")).await), OPEN);
+    }
+    assert_eq!((start.elapsed(), remote.calls().len()), (Duration::ZERO, 10));
+    assert_eq!((layer.usage().refused, layer.usage().opened), (200, 1));
+}
+
+/// Of a steady thousand a second, those pay who were on their way when the tenth had paid.
+#[tokio::test(start_paused = true)]
+async fn under_load_few_pay_the_deadline() {
+    let layer = layer(&Remote::that_is(Mode::Hung), 1);
+    let mut callers = Vec::new();
+    for _ in 0..1_000 {
+        callers.push(spawn(&layer, "a"));
+        sleep(ms(1)).await;
+    }
+    let mut paid = 0;
+    for caller in callers {
+        paid += usize::from(error_of(&caller.await.unwrap()) == PAID);
+    }
+    let in_flight = 50;
+    assert!(paid <= 20 + in_flight, "{paid} paid");
+}
+
+/// However many requests it carried.
+#[tokio::test(start_paused = true)]
+async fn one_failed_trip_is_one_failure() {
+    let remote = Remote::that_is(Mode::Failing(ErrorKind::Unavailable));
+    let layer = layer(&remote, 1);
+    let batch: Vec<Request> = (0..100).map(|_| ask("a")).collect();
+    for trip in 1..=10 {
+        assert!(layer.decide_now(&ask("a")).is_none(), "{trip}");
+        assert_eq!(layer.decide(&batch).await.len(), 100);
+    }
+    assert_eq!(state(&layer), BreakerState::Open);
+}
+
+/// What refused a connection is told to all who come until the next attempt, which is no reason to go on asking.
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_an_old_failure_later_has_failed_too() {
+    let remote = Remote::that_is(Mode::Refusing);
+    let layer = layer(&remote, 1);
+    for call in 1..=10 {
+        assert!(layer.decide_now(&ask("a")).is_none(), "{call}");
+        assert!(decide(&*layer, &ask("a")).await.is_err(), "{call}");
+    }
+    assert_eq!((state(&layer), remote.calls().len()), (BreakerState::Open, 10));
+}
+
+/// Side by side they are one.
+#[tokio::test(start_paused = true)]
+async fn those_under_way_together_meet_an_old_failure_once() {
+    let remote = Remote::that_is(Mode::Refusing);
+    let layer = layer(&remote, 1);
+    for round in 1..=9 {
+        let callers: Vec<_> = (0..100).map(|_| spawn(&layer, "a")).collect();
+        for caller in callers {
+            assert!(caller.await.unwrap().is_err());
+        }
+        assert!(layer.decide_now(&ask("a")).is_none(), "{round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_between_starts_the_count_afresh() {
+    let remote = Remote::new();
+    let layer = layer(&remote, 1);
+    for _ in 0..2 {
+        remote.becomes(Mode::Failing(ErrorKind::Unavailable));
+        for _ in 0..9 {
+            assert!(decide(&*layer, &ask("a")).await.is_err());
+        }
+        remote.is_back();
+        assert!(decide(&*layer, &ask("a")).await.is_ok());
+    }
+    assert_eq!(layer.usage().opened, 0);
+}
+
+/// Of each hundred calls, spread over a second, so many fail. Neither ten in a row, nor below half.
+#[tokio::test(start_paused = true)]
+async fn the_share_of_failures_opens_it_and_a_fifth_does_not() {
+    for (share, opens) in [(20, false), (45, false), (55, true)] {
+        let remote = Remote::new();
+        let layer = layer(&remote, 1);
+        for call in 0..3_000_u64 {
+            // Evenly spread, a prime's multiple of the place.
+            if call * 37 % 100 < share {
+                remote.becomes(Mode::Failing(ErrorKind::Unavailable));
+            } else {
+                remote.is_back();
+            }
+            let _answer = decide(&*layer, &ask("a")).await;
+            sleep(ms(10)).await;
+        }
+        assert_eq!(layer.usage().opened > 0, opens, "{share} %");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_nothing_about_the_store_does_not_open_it() {
+    for kind in [ErrorKind::Overloaded, ErrorKind::Contention, ErrorKind::Corrupt, ErrorKind::Unexpected] {
+        let layer = layer(&Remote::that_is(Mode::Failing(kind)), 1);
+        for _ in 0..100 {
+            assert!(decide(&*layer, &ask("a")).await.is_err());
+        }
+        assert_eq!(layer.usage().opened, 0, "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_set_up_is_reported_and_probed_for_slowly() {
+    let events = Events::listen();
+    let remote = Remote::that_is(Mode::Failing(ErrorKind::Config));
+    let layer = layer(&remote, 1);
+    open(&layer).await;
+    remote.forget_calls();
+    sleep(ms(60_000)).await;
+    let probes = remote.calls();
+    assert!(probes.windows(2).all(|pair| pair[1].at - pair[0].at >= ms(5_000)), "{probes:?}");
+    assert!(probes.len() >= 6, "{probes:?}");
+    assert_eq!(events.count("set up wrong"), 1, "{:?}", events.all());
+    sleep(ms(60_000)).await;
+    assert_eq!(events.count("set up wrong"), 2, "once a minute: {:?}", events.all());
+}
