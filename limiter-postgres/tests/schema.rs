@@ -188,6 +188,8 @@ async fn a_flood_of_keys_does_not_make_the_table_grow_without_end() {
     let _sweeping = postgres.sweep_every(Duration::from_millis(100)).expect("a task");
     let floods = if std::env::var_os("LIMITER_TEST_LONG").is_some() { 200 } else { 20 };
     let rows = || sql(&server, "SELECT count(*) FROM rate_limits").parse::<u64>().expect("a number");
+    let vacuums =
+        || sql(&server, "SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'rate_limits'");
     for flood in 0..floods {
         for trip in 0..5 {
             let one =
@@ -201,6 +203,12 @@ async fn a_flood_of_keys_does_not_make_the_table_grow_without_end() {
         while rows() > 5_000 {
             assert!(began.elapsed() < Duration::from_secs(60), "flood {flood}: {} rows stay", rows());
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // However fast it is: autovacuum has looked after every five.
+        let looked = vacuums();
+        while flood % 5 == 4 && vacuums() == looked {
+            assert!(began.elapsed() < Duration::from_secs(60), "flood {flood}: no autovacuum");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     let size: u64 = sql(&server, "SELECT pg_relation_size('rate_limits')").parse().expect("a number");

@@ -13,7 +13,7 @@
 
 local RECORD = '<I7I4I3I7I4I3I7'
 local SIZE = 35
--- The last record's offset, -SIZE; as text, which a command takes in half the time of a number.
+-- The last record's offset, -SIZE; as text, which a command takes quicker than a number.
 local TAIL = '-35'
 -- More than the highest limit, which all live entries together cannot pass.
 local TOTALS = 4294967296

@@ -18,7 +18,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
 }
 
-/// Shares are no smaller: a trip itself costs a store as much as some ten requests do.
+/// Shares are no smaller: the trip would cost more than what it carries.
 const WORTH_A_TRIP: usize = 20;
 
 #[derive(Default)]
