@@ -1,7 +1,7 @@
 //! The contract of everything that decides.
 
 use crate::decision::Verdict;
-use crate::error::BackendError;
+use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
 use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Everything that decides: a store, the in-process map, and each layer around another backend.
 ///
-/// Object safe and without defaults, so that a wrapper which forgets to forward a method does not compile.
-/// Conveniences stand on [`RateLimiter`](crate::RateLimiter).
+/// Object safe. A wrapper which forgets to forward a method does not compile: there is one default, which is right of any
+/// backend. Conveniences stand on [`RateLimiter`](crate::RateLimiter).
 ///
 /// # Atomicity
 /// Each request is decided in one step: its checks are all admitted and all consume, or none does. No
@@ -40,6 +40,19 @@ pub trait Backend: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future may leave requests recorded; none is recorded twice, and no other caller notices.
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>>;
+
+    /// Answers one request as [`decide`](Self::decide) answers a batch of it, which it does by default. A layer asks its
+    /// inner backend by this, so that a request is a single future through all of them, where `decide` would make one on
+    /// the heap, and a list, for each.
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Result<Verdict, BackendError>> + Send
+    where
+        Self: Sized,
+    {
+        async move {
+            let answers = self.decide(std::slice::from_ref(request)).await;
+            answers.into_iter().next().unwrap_or_else(|| Err(unanswered(self.name())))
+        }
+    }
 
     /// The answer, where it can be given without waiting: in-process state, a remembered denial, an open
     /// breaker. `None`: ask [`decide`](Self::decide); nothing has changed.
@@ -102,8 +115,13 @@ pub enum Shard {
     Many,
 }
 
+/// What breaks the contract: no answer at all.
+#[cold]
+pub(crate) fn unanswered(backend: &'static str) -> BackendError {
+    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", "no answer")
+}
+
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl<B: Backend + ?Sized> Backend for Arc<B> {
     // Written out, as the macro would box the inner future once more.
     fn decide<'s, 'b, 'f>(&'s self, batch: &'b [Request]) -> Deciding<'f>
@@ -152,4 +170,4 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 }
 
 /// What the trait's `decide` returns.
-type Deciding<'f> = Pin<Box<dyn Future<Output = Vec<Result<Verdict, BackendError>>> + Send + 'f>>;
+pub(crate) type Deciding<'f> = Pin<Box<dyn Future<Output = Vec<Result<Verdict, BackendError>>> + Send + 'f>>;

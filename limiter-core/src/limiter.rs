@@ -1,15 +1,17 @@
 //! The front: turns a caller and the rules into a request, and hands it to one backend.
 
+mod ask;
 mod builder;
 mod verdict;
 
+pub(crate) use ask::Ask;
 pub use builder::RateLimiterBuilder;
 pub use verdict::{RuleDecision, RulesVerdict};
 
 use crate::algorithm::Algorithm;
 use crate::backend::Backend;
 use crate::decision::{Decision, Verdict};
-use crate::error::{BackendError, Effect, ErrorKind};
+use crate::error::BackendError;
 use crate::key::NameError;
 use crate::layer::OnOutage;
 use crate::metric::Figure;
@@ -18,6 +20,7 @@ use crate::request::{Check, Request, RequestError};
 use crate::rule::ActiveRule;
 use crate::scope::{Caller, Scope};
 use crate::time::Timestamp;
+use ask::{Asking, Wanted, wanted};
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -79,7 +82,7 @@ struct Inner {
     /// Whether there is one rule, whose own quota counts by [`Scope::KEY`], at the store's own time: the usual
     /// limiter, which needs nothing but the key to be looked at.
     plain: bool,
-    backend: Arc<dyn Backend>,
+    backend: Arc<dyn Ask>,
     on_outage: OnOutage,
     clock: Option<Clock>,
 }
@@ -404,30 +407,13 @@ impl RateLimiter {
         request: &Request,
         answer: Option<Result<Verdict, BackendError>>,
     ) -> Result<T, Asking<'l, T>> {
-        if answer.is_some() {
-            return self.wanted(request, answer).map_err(|error| Box::pin(async { Err(error) }) as _);
-        }
-        let request = request.clone();
-        Err(Box::pin(async move {
-            let answer = (*self.inner.backend).decide(std::slice::from_ref(&request)).await.pop();
-            self.wanted(&request, answer)
-        }))
-    }
-
-    /// What is wanted of the answer, if it is one: a verdict with a decision per check.
-    fn wanted<T: Wanted>(
-        &self,
-        request: &Request,
-        answer: Option<Result<Verdict, BackendError>>,
-    ) -> Result<T, Error> {
-        let wanted = match answer {
-            Some(Ok(verdict)) if verdict.decisions().len() == request.checks().len() => {
-                T::of(request, &verdict)
+        let backend = &*self.inner.backend;
+        match answer {
+            Some(answer) => {
+                wanted(backend.name(), request, answer).map_err(|error| Box::pin(async { Err(error) }) as _)
             }
-            Some(Err(error)) => return Err(error.into()),
-            _ => None,
-        };
-        wanted.ok_or_else(|| unanswered(self.inner.backend.name()))
+            None => Err(T::ask(backend, request)),
+        }
     }
 
     #[inline(never)]
@@ -475,9 +461,6 @@ impl RateLimiter {
     }
 }
 
-/// On the heap, so that the future of a decision stays small; a trip to a store costs a thousand times more.
-type Asking<'l, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'l>>;
-
 /// A decision in the making. Nothing happens before it is polled.
 ///
 /// Written by hand: the state of an `async` block is moved, and read at another width than it was written.
@@ -510,25 +493,6 @@ impl<'c, C: Into<Caller<'c>>, T: Wanted> Future for Deciding<'_, 'c, C, T> {
     }
 }
 
-/// What can be wanted of a verdict.
-trait Wanted: Sized {
-    fn of(request: &Request, verdict: &Verdict) -> Option<Self>;
-
-    /// Of the verdict on a request of one check.
-    fn of_one(request: &Request, decision: &Decision) -> Self;
-}
-
-impl Wanted for Decision {
-    fn of(_request: &Request, verdict: &Verdict) -> Option<Self> {
-        verdict.summary()
-    }
-
-    #[inline(always)]
-    fn of_one(_request: &Request, decision: &Self) -> Self {
-        *decision
-    }
-}
-
 #[cold]
 fn polled_again() -> ! {
     panic!("a decision was polled again after it was given")
@@ -537,13 +501,6 @@ fn polled_again() -> ! {
 #[cold]
 fn missing(rule: &ActiveRule, part: &str) -> Error {
     Error::MissingPart { rule: rule.name.to_string(), part: part.to_owned() }
-}
-
-/// A backend that breaks its contract: an answer that is missing, or is not one decision per check.
-#[cold]
-fn unanswered(backend: &'static str) -> Error {
-    let message = "the answer does not have one decision per check";
-    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message).into()
 }
 
 async fn pause(wait: Duration) -> Result<(), Error> {

@@ -329,7 +329,6 @@ fn visit<'a>(check: &'a Check, quota: &'a Quota, now: Timestamp, may_drop: bool)
 const NAME: &str = "memory";
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Memory {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         batch.iter().map(|request| self.inner.answer(request, Ok)).collect()

@@ -10,9 +10,9 @@ use allocation_counter::measure;
 use async_trait::async_trait;
 use key::Key;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Breaker, BreakerConfig, Check, Degrade, DegradeConfig, Effect,
-    ErrorKind, Figure, Keyspace, Locality, Memory, Observe, OnOutage, Quota, QuotaError, RateLimiter,
-    Request, Rule, Shard, StorageKey, Verdict,
+    Algorithm, Backend, BackendError, Breaker, BreakerConfig, Check, Coalesce, CoalesceConfig, Degrade,
+    DegradeConfig, Effect, ErrorKind, Figure, Keyspace, Locality, Memory, Observe, ObserveTrips, OnOutage,
+    Quota, QuotaError, RateLimiter, Request, Rule, Shard, StorageKey, Verdict,
 };
 use metrics_util::debugging::DebuggingRecorder;
 use now_or_never::now_or_never;
@@ -62,6 +62,52 @@ impl Backend for Away {
     }
 
     fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
+}
+
+/// The in-process store as if it were far away and answered at once.
+struct Afar(Memory);
+
+#[async_trait]
+impl Backend for Afar {
+    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        self.0.decide(batch).await
+    }
+
+    fn decide_now(&self, _request: &Request) -> Option<Result<Verdict, BackendError>> {
+        None
+    }
+
+    fn shard(&self, request: &Request) -> Shard {
+        self.0.shard(request)
+    }
+
+    fn accepts(&self, quota: &Quota) -> Result<(), QuotaError> {
+        self.0.accepts(quota)
+    }
+
+    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+        self.0.reset(keys).await
+    }
+
+    async fn ready(&self) -> Result<(), BackendError> {
+        self.0.ready().await
+    }
+
+    fn locality(&self) -> Locality {
+        Locality::Remote
+    }
+
+    fn may_forget(&self) -> bool {
+        self.0.may_forget()
+    }
+
+    fn name(&self) -> &'static str {
+        "afar"
+    }
+
+    fn report(&self, tell: &mut dyn FnMut(Figure)) {
+        self.0.report(tell);
+    }
 }
 
 const START: u64 = 1_795_465_002_435_613;
@@ -168,4 +214,22 @@ fn an_answer_in_the_degraded_mode_allocates_nothing() {
         }
     });
     assert_eq!(counted.count_total, 0);
+}
+
+/// Whatever the layers are: what is above the queue is one future, and from the queue on it is a batch.
+#[test]
+fn a_decision_through_all_layers_is_one_future() {
+    let rule = || Rule::new("user", "1000000/s");
+    let count = |limiter: &RateLimiter| {
+        let decide = || {
+            let decided = now_or_never(limiter.check("user:42"));
+            assert!(decided.is_some_and(|decision| decision.is_ok_and(|decision| decision.allowed)));
+        };
+        decide();
+        measure(decide).count_total
+    };
+    let coalesced = Coalesce::new(ObserveTrips::new(Afar(Memory::new())), CoalesceConfig::new());
+    let coalesced = RateLimiter::builder(coalesced).as_is().rule(rule()).build().unwrap();
+    let layered = RateLimiter::builder(Afar(Memory::new())).rule(rule()).build().unwrap();
+    assert_eq!(count(&layered), count(&coalesced));
 }

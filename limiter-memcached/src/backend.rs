@@ -102,7 +102,6 @@ impl Memcached {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Memcached {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         self.inner.decide(batch).await

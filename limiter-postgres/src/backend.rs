@@ -223,7 +223,6 @@ fn taken(row: &Row) -> Result<Taken, tokio_postgres::Error> {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Postgres {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let now = Instant::now();

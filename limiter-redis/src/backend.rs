@@ -307,7 +307,6 @@ impl Answers {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Redis {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let now = Instant::now();

@@ -49,7 +49,6 @@ impl Drop for UnderWay<'_> {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Spy {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let is_peek = batch.iter().flat_map(Request::checks).all(|check| check.cost == 0);

@@ -314,7 +314,6 @@ impl<S: CasStore> KeyByKey for Keys<S> {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl<S: CasStore> Backend for CasBackend<S> {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         let going = self.start(batch).await;

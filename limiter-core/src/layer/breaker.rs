@@ -348,16 +348,19 @@ impl<B> Drop for Passage<'_, B> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Breaker<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
-        let [only] = batch else { return self.decide_some(batch).await };
-        let passage = match self.enter(only) {
-            Ok(passage) => passage,
-            Err(refusal) => return vec![Err(refusal)],
-        };
-        let answers = self.shared.inner.decide(batch).await;
-        if let Some(answer) = answers.first() {
-            passage.leave(only, answer);
+        match batch {
+            [only] => vec![self.decide_one(only).await],
+            some => self.decide_some(some).await,
         }
-        answers
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
+        async move {
+            let passage = self.enter(request)?;
+            let answer = self.shared.inner.decide_one(request).await;
+            passage.leave(request, &answer);
+            answer
+        }
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {

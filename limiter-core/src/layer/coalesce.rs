@@ -1,28 +1,26 @@
 //! Coalescing: while a round trip travels, callers queue, and the next one carries them all.
 
 mod arrival;
+mod call;
 mod queue;
 mod trip;
 
 use crate::backend::{Backend, Locality, Shard};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
-use crate::layer::{Answer, all_failed, last_deadline};
+use crate::layer::Answer;
 use crate::metric::{self, Figure};
 use crate::parts::Parts;
 use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
-use arrival::Reply;
 use async_trait::async_trait;
-use queue::{Entered, Queue, Refusal, Waiting};
+use call::{Call, Only};
+use queue::Queue;
 use std::fmt;
-use std::future::poll_fn;
 use std::num::NonZeroUsize;
-use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
-use std::task::Poll;
-use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Carries the requests of many callers in one round trip: what comes while the store is busy goes together, as
 /// soon as it can.
@@ -119,9 +117,6 @@ pub struct CoalesceUsage {
     pub carried: u64,
 }
 
-/// How often a call that lost the task which was to carry it looks for another: each time a runtime has shut down.
-const ATTEMPTS: usize = 3;
-
 impl CoalesceConfig {
     /// Single calls up to 24 outstanding requests; then two trips at a time of up to 128; 8,192 may wait.
     pub const fn new() -> Self {
@@ -193,91 +188,22 @@ impl<B: Backend> Coalesce<B> {
         }
         Some(self.queues.get(number, |_| Queue::default()))
     }
-
-    /// Sends the call as it is, in the caller's own future: nobody else depends on it.
-    async fn alone(&self, batch: &[Request]) -> Vec<Answer> {
-        // Not by way of `Arc`, which is a backend too and would box the future once more.
-        let inner: &B = &self.inner;
-        let answers = inner.decide(batch).await;
-        if answers.len() == batch.len() {
-            return answers;
-        }
-        let missing = std::iter::repeat(Err(unanswered(self.name())));
-        answers.into_iter().chain(missing).take(batch.len()).collect()
-    }
-
-    /// Waits in the queue, and for the answers that a trip brings.
-    async fn queued<'q>(
-        &self,
-        queue: &'q Arc<Queue>,
-        batch: &[Request],
-        mut waiting: Waiting<'q>,
-    ) -> Vec<Answer> {
-        let deadline = last_deadline(batch);
-        let mut attempts = 1;
-        loop {
-            let (mut ticket, worker) = waiting;
-            if let Some(runtime) = worker {
-                // Not under the queue's lock: a runtime that has shut down drops the task here.
-                trip::start(&runtime, Arc::clone(&self.inner), Arc::clone(queue), self.config);
-            }
-            let in_time = match deadline {
-                Some(deadline) if batch.iter().all(Request::is_watched) => {
-                    watched(deadline, &mut ticket).await
-                }
-                Some(deadline) if Handle::try_current().is_ok() => {
-                    // By itself, as a timer is larger than all else that a call needs.
-                    Box::pin(timeout_at(deadline, &mut ticket)).await.ok()
-                }
-                // What is not waited for by a timer is still not sent late.
-                _ => Some((&mut ticket).await),
-            };
-            let replied = match in_time {
-                Some(replied) => replied,
-                None if ticket.withdraw() => return all_failed(batch, &late(self.name())),
-                None => ticket.await,
-            };
-            match replied {
-                Reply::Answers(answers) => return answers,
-                Reply::Again if attempts == ATTEMPTS => {
-                    return all_failed(batch, &no_runtime(self.name()));
-                }
-                Reply::Again => attempts += 1,
-                Reply::Lost => return all_failed(batch, &lost(self.name())),
-            }
-            waiting = match queue.enqueue(batch, &self.config) {
-                Ok(waiting) => waiting,
-                Err(refusal) => return self.refused(refusal, batch),
-            };
-        }
-    }
-
-    fn refused(&self, refusal: Refusal, batch: &[Request]) -> Vec<Answer> {
-        let error = match refusal {
-            Refusal::Full => full(self.name()),
-            Refusal::NoRuntime => no_runtime(self.name()),
-        };
-        all_failed(batch, &error)
-    }
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Coalesce<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
-        if batch.is_empty() {
-            return Vec::new();
+        match batch {
+            [only] => vec![self.decide_one(only).await],
+            batch => Call::new(self, batch).await,
         }
-        let Some(queue) = self.queue(batch) else {
-            return match self.crossing.cross(batch.len(), &self.config) {
-                Some(_passage) => self.alone(batch).await,
-                None => self.refused(Refusal::Full, batch),
-            };
-        };
-        match queue.enter(batch, &self.config) {
-            Ok(Entered::Alone(_passage)) => self.alone(batch).await,
-            Ok(Entered::Waiting(waiting)) => self.queued(queue, batch, waiting).await,
-            Err(refusal) => self.refused(refusal, batch),
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
+        async move {
+            let Only(answer) = Call::new(self, slice::from_ref(request)).await;
+            answer.unwrap_or_else(|| Err(unanswered(self.name())))
         }
     }
 
@@ -332,19 +258,6 @@ impl<B: Backend> fmt::Debug for Coalesce<B> {
             .field("usage", &self.usage())
             .finish()
     }
-}
-
-/// What the future gives, or nothing once it is polled at the deadline or later, as somebody above sees to.
-async fn watched<F: Future + Unpin>(deadline: Instant, future: &mut F) -> Option<F::Output> {
-    let mut is_first = true;
-    poll_fn(|context| match Pin::new(&mut *future).poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        // It has just begun to wait.
-        Poll::Pending if std::mem::take(&mut is_first) => Poll::Pending,
-        Poll::Pending if deadline <= Instant::now() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
 }
 
 /// Whether it is not to be sent any more.

@@ -11,6 +11,7 @@ use crate::quota::{Quota, QuotaError};
 use crate::request::Request;
 use async_trait::async_trait;
 use clock::Clock;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -110,17 +111,10 @@ impl<B: Backend> Deadline<B> {
         &self.inner
     }
 
-    /// What the inner backend answers by the last deadline of the batch.
-    async fn in_time(&self, batch: &[Request], is_watched: bool) -> Vec<Answer> {
-        let answers = self.inner.decide(batch);
-        let Some(deadline) = last_deadline(batch).filter(|_| is_watched) else {
-            return answers.await;
-        };
-        // The inner backend is polled first, also at the deadline: who knows that it was not sent is heard.
-        match self.clock.by(deadline, answers).await {
-            Some(answers) => answers,
-            None => all_failed(batch, &self.expired("decide", Effect::Unknown)),
-        }
+    /// That of a call which begins now.
+    fn limit(&self) -> Limit {
+        let latest = Instant::now().checked_add(self.config.decision);
+        Limit { latest, is_watched: Handle::try_current().is_ok() }
     }
 
     /// What becomes of `upkeep` within its limit.
@@ -144,19 +138,46 @@ impl<B: Backend> Deadline<B> {
     }
 }
 
+/// Until when a call waits, and whether this layer sees to it.
+struct Limit {
+    /// `None`: beyond all time.
+    latest: Option<Instant>,
+    is_watched: bool,
+}
+
+impl Limit {
+    fn of(&self, request: &Request) -> Request {
+        self.latest.map_or_else(|| request.clone(), |latest| request.by(latest, self.is_watched))
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Deadline<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
-        let is_watched = Handle::try_current().is_ok();
-        let Some(latest) = Instant::now().checked_add(self.config.decision) else {
-            return self.in_time(batch, is_watched).await;
-        };
         if let [only] = batch {
-            return self.in_time(&[only.by(latest, is_watched)], is_watched).await;
+            return vec![self.decide_one(only).await];
         }
-        let batch: Vec<Request> = batch.iter().map(|request| request.by(latest, is_watched)).collect();
-        self.in_time(&batch, is_watched).await
+        let limit = self.limit();
+        let batch: Vec<Request> = batch.iter().map(|request| limit.of(request)).collect();
+        let Some(deadline) = last_deadline(&batch).filter(|_| limit.is_watched) else {
+            return self.inner.decide(&batch).await;
+        };
+        let answers = self.clock.by(deadline, self.inner.decide(&batch)).await;
+        answers.unwrap_or_else(|| all_failed(&batch, &self.expired("decide", Effect::Unknown)))
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
+        async move {
+            let limit = self.limit();
+            let request = limit.of(request);
+            let Some(deadline) = request.deadline().filter(|_| limit.is_watched) else {
+                return self.inner.decide_one(&request).await;
+            };
+            let answer = pin!(self.inner.decide_one(&request));
+            let answer = self.clock.by(deadline, answer).await;
+            answer.unwrap_or_else(|| Err(self.expired("decide", Effect::Unknown)))
+        }
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {

@@ -2,9 +2,9 @@
 
 mod episode;
 
-use crate::backend::{Backend, Locality, Shard};
+use crate::backend::{Backend, Locality, Shard, unanswered};
 use crate::decision::{Decision, Origin, Verdict};
-use crate::error::{BackendError, Effect, ErrorKind};
+use crate::error::{BackendError, ErrorKind};
 use crate::key::StorageKey;
 use crate::layer::Answer;
 use crate::memory::{Memory, MemoryUsage};
@@ -173,6 +173,16 @@ impl<B: Backend> Degrade<B> {
         self.episode.usage(local)
     }
 
+    /// What is said above of an answer from below.
+    #[inline]
+    fn answer(&self, request: &Request, answer: Answer) -> Answer {
+        match &answer {
+            Ok(verdict) => self.heard(request, verdict),
+            Err(error) => return Ok(self.instead(request, error)),
+        }
+        answer
+    }
+
     /// The store has answered.
     #[inline]
     fn heard(&self, request: &Request, verdict: &Verdict) {
@@ -202,10 +212,6 @@ impl<B: Backend> Degrade<B> {
 #[inline]
 fn shares(request: &Request, instances: NonZeroU32) -> SmallVec<[Quota; 1]> {
     request.checks().iter().map(|check| check.quota.share(instances)).collect()
-}
-
-fn missing(backend: &'static str) -> BackendError {
-    BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", "no answer")
 }
 
 fn each(request: &Request, decide: impl Fn(&Check) -> Decision) -> Verdict {
@@ -262,25 +268,21 @@ fn denied(check: &Check) -> Decision {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Degrade<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
+        if let [only] = batch {
+            return vec![self.decide_one(only).await];
+        }
         let mut answers = self.inner.decide(batch).await;
         // Each answer has its place: a reply that is too long is cut, and what is missing is no answer.
-        answers.resize_with(batch.len(), || Err(missing(self.inner.name())));
-        for (request, answer) in batch.iter().zip(&mut answers) {
-            match answer {
-                Ok(verdict) => self.heard(request, verdict),
-                Err(error) => *answer = Ok(self.instead(request, error)),
-            }
-        }
-        answers
+        answers.resize_with(batch.len(), || Err(unanswered(self.inner.name())));
+        batch.iter().zip(answers).map(|(request, answer)| self.answer(request, answer)).collect()
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
+        async move { self.answer(request, self.inner.decide_one(request).await) }
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {
-        let answer = self.inner.decide_now(request)?;
-        match &answer {
-            Ok(verdict) => self.heard(request, verdict),
-            Err(error) => return Some(Ok(self.instead(request, error))),
-        }
-        Some(answer)
+        self.inner.decide_now(request).map(|answer| self.answer(request, answer))
     }
 
     fn shard(&self, request: &Request) -> Shard {

@@ -362,20 +362,24 @@ impl Denied {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for DenyCache<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
-        let [only] = batch else {
-            let recall = |request| self.recall(request, self.hash(request));
-            return self.decide_unknown(batch, batch.iter().map(recall).collect()).await;
-        };
-        let hash = self.hash(only);
-        if let Some(verdict) = self.recall(only, hash) {
-            return vec![Ok(verdict)];
+        if let [only] = batch {
+            return vec![self.decide_one(only).await];
         }
-        let asked = self.asks(only);
-        let answers = self.inner.decide(batch).await;
-        if let Some(answer) = answers.first() {
-            self.learn(only, hash, answer, asked);
+        let recall = |request| self.recall(request, self.hash(request));
+        self.decide_unknown(batch, batch.iter().map(recall).collect()).await
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
+        async move {
+            let hash = self.hash(request);
+            if let Some(verdict) = self.recall(request, hash) {
+                return Ok(verdict);
+            }
+            let asked = self.asks(request);
+            let answer = self.inner.decide_one(request).await;
+            self.learn(request, hash, &answer, asked);
+            answer
         }
-        answers
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {

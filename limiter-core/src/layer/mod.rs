@@ -17,6 +17,8 @@
 //! ([`Locality::Combining`](crate::Locality::Combining)) goes without [`Coalesce`], one in this process with
 //! [`Observe`] alone.
 
+#![expect(clippy::manual_async_fn, reason = "what is written `async fn`, `async_trait` puts on the heap")]
+
 mod breaker;
 mod coalesce;
 mod deadline;
@@ -32,6 +34,7 @@ pub use degrade::{Degrade, DegradeConfig, DegradeUsage, OnOutage};
 pub use deny_cache::{DenyCache, DenyCacheConfig, DenyCacheUsage};
 pub use observe::{Observe, ObserveTrips};
 
+pub(crate) use standard::layered;
 pub use standard::{StandardConfig, standard};
 
 use crate::decision::Verdict;
@@ -43,7 +46,7 @@ use tokio::time::Instant;
 type Answer = Result<Verdict, BackendError>;
 
 /// One failure, which hits the whole call.
-fn all_failed(batch: &[Request], error: &BackendError) -> Vec<Answer> {
+fn all_failed<A: FromIterator<Answer>>(batch: &[Request], error: &BackendError) -> A {
     batch.iter().map(|_| Err(error.clone())).collect()
 }
 

@@ -22,6 +22,7 @@ use handles::{Handles, Timer, quietly};
 use notice::Notices;
 use rules::Rules;
 use std::fmt;
+use std::slice;
 use tokio::time::Instant;
 
 /// Tells the application's recorder of metrics and its `tracing` subscriber what is decided: the outermost layer.
@@ -104,6 +105,14 @@ impl<B: Backend> Observe<B> {
         self.recording.get(|waited| Recording::new(self.inner.name(), waited))
     }
 
+    fn call<'a>(&'a self, batch: &'a [Request]) -> Call<'a, B> {
+        Call {
+            observe: self,
+            batch,
+            recording: self.recording().map(|recording| (recording, Instant::now())),
+        }
+    }
+
     #[inline]
     fn answered(&self, recording: Option<&Recording>, request: &Request, answer: &Answer) {
         match answer {
@@ -131,11 +140,22 @@ impl<B: Backend> Observe<B> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Observe<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
-        let recording = self.recording().map(|recording| (recording, Instant::now()));
-        let mut call = Call { observe: self, batch, recording };
+        if let [only] = batch {
+            return vec![self.decide_one(only).await];
+        }
+        let mut call = self.call(batch);
         let answers = self.inner.decide(batch).await;
         call.answered(&answers);
         answers
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
+        async move {
+            let mut call = self.call(slice::from_ref(request));
+            let answer = self.inner.decide_one(request).await;
+            call.answered(slice::from_ref(&answer));
+            answer
+        }
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use super::{
     DenyCache, DenyCacheConfig, Observe, ObserveTrips,
 };
 use crate::backend::{Backend, Locality};
+use crate::limiter::Ask;
 use std::sync::Arc;
 
 /// The numbers of every layer that [`standard`] puts around a store.
@@ -79,6 +80,11 @@ impl StandardConfig {
 /// ```
 #[must_use]
 pub fn standard(store: Arc<dyn Backend>, config: StandardConfig) -> Arc<dyn Backend> {
+    layered(store, config)
+}
+
+/// The same, as a limiter asks it.
+pub(crate) fn layered(store: Arc<dyn Backend>, config: StandardConfig) -> Arc<dyn Ask> {
     match store.locality() {
         Locality::InProcess => Arc::new(Observe::new(store)),
         Locality::Remote => around(Coalesce::new(ObserveTrips::new(store), config.coalesce), config),
@@ -87,7 +93,7 @@ pub fn standard(store: Arc<dyn Backend>, config: StandardConfig) -> Arc<dyn Back
 }
 
 /// Outermost last.
-fn around(store: impl Backend, config: StandardConfig) -> Arc<dyn Backend> {
+fn around(store: impl Backend, config: StandardConfig) -> Arc<dyn Ask> {
     let deadline = Deadline::new(store, config.deadline);
     let breaker = Breaker::new(deadline, config.breaker);
     let degrade = Degrade::new(breaker, config.degrade);

@@ -1,8 +1,8 @@
-use super::{Error, Inner, RateLimiter};
+use super::{Ask, Error, Inner, RateLimiter};
 use crate::backend::Backend;
 use crate::layer::{
     BreakerConfig, CoalesceConfig, DeadlineConfig, DegradeConfig, DenyCacheConfig, OnOutage, StandardConfig,
-    standard,
+    layered,
 };
 use crate::rule::Rule;
 use crate::time::Timestamp;
@@ -31,7 +31,7 @@ use std::time::Duration;
 /// ```
 #[must_use = "a builder limits nothing until it builds"]
 pub struct RateLimiterBuilder {
-    backend: Arc<dyn Backend>,
+    backend: Arc<dyn Ask>,
     namespace: String,
     rules: Vec<Rule>,
     is_as_it_is: bool,
@@ -43,7 +43,7 @@ pub struct RateLimiterBuilder {
 }
 
 impl RateLimiterBuilder {
-    pub(super) fn new(backend: Arc<dyn Backend>) -> Self {
+    pub(super) fn new(backend: Arc<dyn Ask>) -> Self {
         Self {
             backend,
             namespace: RateLimiter::DEFAULT_NAME.to_owned(),
@@ -133,7 +133,7 @@ impl RateLimiterBuilder {
         let Self { backend, namespace, rules, is_as_it_is, on_outage, degrade, deadline, layers, clock } =
             self;
         let layers = layers.degrade(degrade.on_outage(on_outage)).deadline(deadline);
-        let backend = if is_as_it_is { backend } else { standard(backend, layers) };
+        let backend = if is_as_it_is { backend } else { layered(backend, layers) };
         if rules.is_empty() {
             return Err(Error::NoRule);
         }

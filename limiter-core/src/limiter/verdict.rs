@@ -1,4 +1,4 @@
-use super::Wanted;
+use super::ask::{Ask, Asking, Wanted};
 use crate::decision::{Decision, Verdict};
 use crate::quota::Quota;
 use crate::request::{Check, Request};
@@ -50,6 +50,10 @@ impl Wanted for RulesVerdict {
     fn of_one(request: &Request, decision: &Decision) -> Self {
         let rules = request.checks().iter().map(|check| RuleDecision::of((check, decision)));
         Self { rules: rules.collect(), summary: *decision }
+    }
+
+    fn ask<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self> {
+        backend.rules(request)
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::task::yield_now;
 pub(crate) struct Distant(pub(crate) Memory);
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Distant {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
         yield_now().await;

@@ -166,7 +166,6 @@ fn as_if_by_store(verdict: &Verdict) -> Verdict {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Wrong {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
         if self.bug == Bug::HandsOutFreshBuckets {

@@ -135,7 +135,6 @@ impl Tap {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Tap {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
         let answers = self.inner.decide(batch).await;

@@ -226,7 +226,6 @@ fn broken(operation: &'static str) -> BackendError {
 }
 
 #[async_trait]
-#[deny(clippy::missing_trait_methods)]
 impl Backend for Link {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
         self.connect(batch).await;

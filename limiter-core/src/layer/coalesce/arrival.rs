@@ -26,9 +26,9 @@ enum Brought {
 }
 
 /// What a caller that waits is told.
-pub(super) enum Reply {
+pub(super) enum Reply<A> {
     /// One per request.
-    Answers(Vec<Answer>),
+    Answers(A),
     /// The task that was to send it is gone, and it was not sent.
     Again,
     /// The task that carried it is gone.
@@ -70,7 +70,13 @@ impl Arrival {
     }
 
     /// What was brought for so many requests from this place on.
-    pub(super) fn poll(&self, place: usize, count: usize, context: &mut Context<'_>) -> Poll<Reply> {
+    #[inline(always)]
+    pub(super) fn poll<A: FromIterator<Answer>>(
+        &self,
+        place: usize,
+        count: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Reply<A>> {
         let mut state = self.0.lock();
         let State { brought, wakers } = &mut *state;
         Poll::Ready(match brought {
@@ -86,9 +92,7 @@ impl Arrival {
             }
             Brought::Answers(answers) => {
                 let own = answers.get_mut(place..place + count).unwrap_or_default();
-                let mut taken = Vec::with_capacity(count);
-                taken.extend(own.iter_mut().filter_map(Option::take));
-                Reply::Answers(taken)
+                Reply::Answers(own.iter_mut().filter_map(Option::take).collect())
             }
             Brought::Again => Reply::Again,
             Brought::Lost => Reply::Lost,

@@ -2,10 +2,10 @@
 
 use super::arrival::{Arrival, Reply};
 use super::{CoalesceConfig, CoalesceUsage};
+use crate::layer::Answer;
 use crate::request::Request;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::runtime::Handle;
@@ -72,7 +72,7 @@ pub(super) enum Refusal {
 impl Queue {
     /// Takes on a call: it goes to the store at once if nothing is outstanding, or little, and else waits.
     pub(super) fn enter<'q>(
-        &'q self,
+        self: &'q Arc<Self>,
         batch: &[Request],
         config: &'q CoalesceConfig,
     ) -> Result<Entered<'q>, Refusal> {
@@ -97,16 +97,20 @@ impl Queue {
     }
 
     /// Takes on a call that waits.
-    pub(super) fn enqueue(&self, batch: &[Request], config: &CoalesceConfig) -> Result<Waiting<'_>, Refusal> {
+    pub(super) fn enqueue<'q>(
+        self: &'q Arc<Self>,
+        batch: &[Request],
+        config: &CoalesceConfig,
+    ) -> Result<Waiting<'q>, Refusal> {
         self.wait(self.state.lock(), batch, config)
     }
 
-    fn wait(
-        &self,
+    fn wait<'q>(
+        self: &'q Arc<Self>,
         mut state: MutexGuard<'_, State>,
         batch: &[Request],
         config: &CoalesceConfig,
-    ) -> Result<Waiting<'_>, Refusal> {
+    ) -> Result<Waiting<'q>, Refusal> {
         if state.queued > 0 && state.queued + batch.len() > config.max_queued.get() {
             return Err(Refusal::Full);
         }
@@ -260,10 +264,10 @@ impl Drop for Passage<'_> {
     }
 }
 
-/// A call that waits, and the future of what it is told. Dropped before that, it is taken out if it was not sent.
+/// A call that waits for what it is told. Dropped before that, it is taken out if it was not sent.
 #[must_use]
 pub(super) struct Ticket<'q> {
-    queue: &'q Queue,
+    queue: &'q Arc<Queue>,
     number: u64,
     arrival: Arc<Arrival>,
     place: usize,
@@ -271,23 +275,25 @@ pub(super) struct Ticket<'q> {
     settled: bool,
 }
 
-impl Ticket<'_> {
+impl<'q> Ticket<'q> {
+    pub(super) fn queue(&self) -> &'q Arc<Queue> {
+        self.queue
+    }
+
+    /// What the call is told.
+    #[inline(always)]
+    pub(super) fn poll<A: FromIterator<Answer>>(&mut self, context: &mut Context<'_>) -> Poll<Reply<A>> {
+        let reply = self.arrival.poll(self.place, self.count, context);
+        self.settled = reply.is_ready();
+        reply
+    }
+
     /// Takes the call out; `false`: it was sent.
     pub(super) fn withdraw(&mut self) -> bool {
         // Before the place is free: a waker there may be its next one's afterwards.
         self.arrival.leave(self.place);
         self.settled = self.queue.withdraw(self.number, self.place, self.count);
         self.settled
-    }
-}
-
-impl Future for Ticket<'_> {
-    type Output = Reply;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
-        let reply = self.arrival.poll(self.place, self.count, context);
-        self.settled = reply.is_ready();
-        reply
     }
 }
 

@@ -40,7 +40,8 @@ struct Call {
 const SLACK: usize = 32;
 
 impl Clock {
-    /// What the future gives; nothing, if it does not when it is polled at the deadline.
+    /// What the future gives; nothing, if it does not when it is polled at the deadline. It is polled first, also then: who
+    /// knows that it was not sent is heard.
     pub(super) fn by<F: Future + Unpin>(&self, deadline: Instant, future: F) -> By<'_, F> {
         By { clock: self, deadline, future, place: Place::Nowhere }
     }

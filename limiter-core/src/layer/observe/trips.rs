@@ -181,10 +181,22 @@ impl Drop for Trip<'_> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for ObserveTrips<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+        if let [only] = batch {
+            return vec![self.decide_one(only).await];
+        }
         let trip = self.depart(Operation::Decide, batch.len());
         let answers = self.inner.decide(batch).instrument(trip.span.clone()).await;
         trip.landed(answers.iter().filter_map(|answer| answer.as_ref().err()));
         answers
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Result<Verdict, BackendError>> + Send {
+        async move {
+            let trip = self.depart(Operation::Decide, 1);
+            let answer = self.inner.decide_one(request).instrument(trip.span.clone()).await;
+            trip.landed(answer.as_ref().err().into_iter());
+            answer
+        }
     }
 
     fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
