@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Everything that decides: a store, the in-process map, and each layer around another backend.
 ///
-/// Object safe. A wrapper which forgets to forward a method does not compile: there is one default, which is right of any
-/// backend. Conveniences stand on [`RateLimiter`](crate::RateLimiter).
+/// Object safe. A wrapper which forgets to forward a method does not compile, but for [`decide_one`](Self::decide_one),
+/// whose default is right of any backend. Conveniences stand on [`RateLimiter`](crate::RateLimiter).
 ///
 /// # Atomicity
 /// Each request is decided in one step: its checks are all admitted and all consume, or none does. No
@@ -41,9 +41,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Dropping the future may leave requests recorded; none is recorded twice, and no other caller notices.
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>>;
 
-    /// Answers one request as [`decide`](Self::decide) answers a batch of it, which it does by default. A layer asks its
-    /// inner backend by this, so that a request is a single future through all of them, where `decide` would make one on
-    /// the heap, and a list, for each.
+    /// Answers one request as [`decide`](Self::decide) answers a batch of it, which it does by default. A layer that asks
+    /// its inner backend by this makes no list and no future on the heap: through all of them a request is a single one.
+    ///
+    /// It is written `fn .. -> impl Future + Send { async move { .. } }`, as `async_trait` makes another signature of an
+    /// `async fn`. Of a `dyn Backend` it cannot be asked, so that an `Arc` of any backend has the default.
     fn decide_one(&self, request: &Request) -> impl Future<Output = Result<Verdict, BackendError>> + Send
     where
         Self: Sized,

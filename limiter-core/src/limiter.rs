@@ -412,7 +412,7 @@ impl RateLimiter {
             Some(answer) => {
                 wanted(backend.name(), request, answer).map_err(|error| Box::pin(async { Err(error) }) as _)
             }
-            None => Err(T::ask(backend, request)),
+            None => Err(T::asked_of(backend, request)),
         }
     }
 

@@ -219,6 +219,9 @@ fn an_answer_in_the_degraded_mode_allocates_nothing() {
 /// Whatever the layers are: what is above the queue is one future, and from the queue on it is a batch.
 #[test]
 fn a_decision_through_all_layers_is_one_future() {
+    // So that deadlines are watched.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
     let rule = || Rule::new("user", "1000000/s");
     let count = |limiter: &RateLimiter| {
         let decide = || {

@@ -77,8 +77,7 @@ pub(crate) fn run<B: Backend>(
     requests: &Arc<Vec<Request>>,
     deadlines: bool,
 ) {
-    // As the limiter holds it.
-    let backend: Arc<dyn Backend> = Arc::new(backend);
+    let backend = Arc::new(backend);
     group.bench_function(name, |b| {
         b.iter_custom(|decisions| {
             let each = usize::try_from(decisions).expect("a count").max(FEWEST).div_ceil(callers);
@@ -90,14 +89,15 @@ pub(crate) fn run<B: Backend>(
                         tokio::spawn(async move {
                             let deadline = deadlines.then(|| tokio::time::Instant::now() + DEADLINE);
                             for i in 0..each {
-                                // As the limiter does: a request of its own, on the heap.
                                 let request = requests[(caller * 7_919 + i) % KEYS].clone();
-                                let request = Box::new(match deadline {
+                                let request = match deadline {
                                     Some(deadline) => request.with_deadline(deadline),
                                     None => request,
-                                });
-                                let batch = std::slice::from_ref(&*request);
-                                assert!(black_box(backend.decide(batch).await.pop()).is_some());
+                                };
+                                let backend = &*backend;
+                                // As the limiter does: a future of its own, on the heap, which has the request.
+                                let decided = Box::pin(async move { backend.decide_one(&request).await });
+                                assert!(black_box(decided.await).is_ok());
                             }
                         })
                     })

@@ -203,7 +203,7 @@ impl<B: Backend> Backend for Coalesce<B> {
     fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {
         async move {
             let Only(answer) = Call::new(self, slice::from_ref(request)).await;
-            answer.unwrap_or_else(|| Err(unanswered(self.name())))
+            answer.unwrap_or_else(|| Err(too_few(self.name())))
         }
     }
 
@@ -285,7 +285,7 @@ fn given_up(backend: &'static str) -> BackendError {
     BackendError::new(ErrorKind::Timeout, Effect::Unknown, backend, "decide", message)
 }
 
-fn unanswered(backend: &'static str) -> BackendError {
+fn too_few(backend: &'static str) -> BackendError {
     let message = "the batch came back with too few answers";
     BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message)
 }

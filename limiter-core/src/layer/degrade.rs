@@ -274,7 +274,7 @@ impl<B: Backend> Backend for Degrade<B> {
         let mut answers = self.inner.decide(batch).await;
         // Each answer has its place: a reply that is too long is cut, and what is missing is no answer.
         answers.resize_with(batch.len(), || Err(unanswered(self.inner.name())));
-        batch.iter().zip(answers).map(|(request, answer)| self.answer(request, answer)).collect()
+        answers.into_iter().zip(batch).map(|(answer, request)| self.answer(request, answer)).collect()
     }
 
     fn decide_one(&self, request: &Request) -> impl Future<Output = Answer> + Send {

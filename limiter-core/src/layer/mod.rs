@@ -17,7 +17,7 @@
 //! ([`Locality::Combining`](crate::Locality::Combining)) goes without [`Coalesce`], one in this process with
 //! [`Observe`] alone.
 
-#![expect(clippy::manual_async_fn, reason = "what is written `async fn`, `async_trait` puts on the heap")]
+#![expect(clippy::manual_async_fn, reason = "`async_trait` makes another signature of an `async fn`")]
 
 mod breaker;
 mod coalesce;

@@ -140,9 +140,6 @@ impl<B: Backend> Observe<B> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for Observe<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Answer> {
-        if let [only] = batch {
-            return vec![self.decide_one(only).await];
-        }
         let mut call = self.call(batch);
         let answers = self.inner.decide(batch).await;
         call.answered(&answers);

@@ -10,7 +10,8 @@ use std::pin::Pin;
 /// On the heap, so that the future of a decision stays small, and its size is nobody else's matter.
 pub(super) type Asking<'b, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'b>>;
 
-/// [`Backend::decide_one`] of a backend whose type is not known, for each of what can be wanted of a verdict.
+/// [`Backend::decide_one`] of a backend whose type is not known. A method for each type that is [`Wanted`], as one for all
+/// of them would not be object safe.
 pub(crate) trait Ask: Backend {
     fn decision<'b>(&'b self, request: &Request) -> Asking<'b, Decision>;
 
@@ -46,7 +47,7 @@ pub(super) trait Wanted: Sized {
     /// Of the verdict on a request of one check.
     fn of_one(request: &Request, decision: &Decision) -> Self;
 
-    fn ask<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self>;
+    fn asked_of<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self>;
 }
 
 impl Wanted for Decision {
@@ -59,7 +60,7 @@ impl Wanted for Decision {
         *decision
     }
 
-    fn ask<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self> {
+    fn asked_of<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self> {
         backend.decision(request)
     }
 }
@@ -73,12 +74,12 @@ pub(super) fn wanted<T: Wanted>(
     let verdict = answer?;
     let is_one = verdict.decisions().len() == request.checks().len();
     let wanted = if is_one { T::of(request, &verdict) } else { None };
-    wanted.ok_or_else(|| unlike(backend))
+    wanted.ok_or_else(|| wrong_shape(backend))
 }
 
 /// A backend that breaks its contract.
 #[cold]
-fn unlike(backend: &'static str) -> Error {
+fn wrong_shape(backend: &'static str) -> Error {
     let message = "the answer does not have one decision per check";
     BackendError::new(ErrorKind::Unexpected, Effect::Unknown, backend, "decide", message).into()
 }

@@ -52,7 +52,7 @@ impl Wanted for RulesVerdict {
         Self { rules: rules.collect(), summary: *decision }
     }
 
-    fn ask<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self> {
+    fn asked_of<'b>(backend: &'b dyn Ask, request: &Request) -> Asking<'b, Self> {
         backend.rules(request)
     }
 }

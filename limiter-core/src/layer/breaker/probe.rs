@@ -6,7 +6,6 @@ use crate::backend::Backend;
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::layer::Answer;
 use crate::request::{Check, Request};
-use std::slice;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
@@ -67,13 +66,13 @@ impl<B: Backend> Shared<B> {
             Some(by) => peek.clone().with_firm_deadline(by),
             None => peek.clone(),
         };
-        let asked = self.inner.decide(slice::from_ref(&peek));
+        let asked = self.inner.decide_one(&peek);
         // There may be no layer below that keeps it.
         let answered = match by {
             Some(by) => timeout_at(by, asked).await.ok(),
             None => Some(asked.await),
         };
-        answered.and_then(|mut answers| answers.pop()).unwrap_or_else(|| {
+        answered.unwrap_or_else(|| {
             let message = "no answer to a probe";
             Err(BackendError::new(
                 ErrorKind::Timeout,

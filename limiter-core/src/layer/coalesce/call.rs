@@ -2,7 +2,7 @@
 
 use super::arrival::Reply;
 use super::queue::{Entered, Passage, Queue, Refusal, Ticket, Waiting};
-use super::{Coalesce, full, late, lost, no_runtime, trip, unanswered};
+use super::{Coalesce, full, late, lost, no_runtime, too_few, trip};
 use crate::backend::{Backend, Deciding};
 use crate::error::BackendError;
 use crate::layer::{Answer, all_failed, last_deadline};
@@ -14,7 +14,8 @@ use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The answers to the requests of a call, one each. Nothing happens before it is polled.
+/// The answers to the requests of a call, one each. Nothing happens before it is polled, and it is not to be polled once
+/// they are there.
 ///
 /// Written by hand, as there is one for each who waits: the state of `async` functions would be four times as large.
 #[must_use]
@@ -44,12 +45,12 @@ enum Way<'c> {
 /// A call that waits for what a trip brings.
 struct Queued<'c> {
     ticket: Ticket<'c>,
-    limit: Limit,
+    send_by: SendBy,
     attempts: u8,
 }
 
 /// Until when a call waits to be sent.
-enum Limit {
+enum SendBy {
     /// Without end.
     None,
     /// Whoever is above polls at this deadline.
@@ -73,8 +74,7 @@ impl<'c, B: Backend, A: FromIterator<Answer>> Call<'c, B, A> {
             None => Entered::Alone(crossing.cross(self.batch.len(), config).ok_or(Refusal::Full)?),
         };
         Ok(match entered {
-            // Not by way of `Arc`, which is a backend too and would box the future once more.
-            Entered::Alone(passage) => Way::Alone((**inner).decide(self.batch), Some(passage)),
+            Entered::Alone(passage) => Way::Alone(inner.decide(self.batch), Some(passage)),
             Entered::Waiting(waiting) => Way::Queued(self.wait(waiting, 1)),
         })
     }
@@ -85,7 +85,7 @@ impl<'c, B: Backend, A: FromIterator<Answer>> Call<'c, B, A> {
             let Coalesce { inner, config, .. } = self.coalesce;
             trip::start(&runtime, Arc::clone(inner), Arc::clone(ticket.queue()), *config);
         }
-        Queued { ticket, limit: Limit::of(self.batch), attempts }
+        Queued { ticket, send_by: SendBy::of(self.batch), attempts }
     }
 
     /// Waits anew after the task that was to send it is gone.
@@ -110,7 +110,7 @@ impl<'c, B: Backend, A: FromIterator<Answer>> Call<'c, B, A> {
     /// What the store answered, an answer per request.
     fn answered(&self, mut answers: Vec<Answer>) -> A {
         if answers.len() != self.batch.len() {
-            answers.resize_with(self.batch.len(), || Err(unanswered(self.coalesce.name())));
+            answers.resize_with(self.batch.len(), || Err(too_few(self.coalesce.name())));
         }
         answers.into_iter().collect()
     }
@@ -163,19 +163,19 @@ impl Queued<'_> {
         if let Poll::Ready(reply) = self.ticket.poll(context) {
             return Poll::Ready(Some(reply));
         }
-        if !self.limit.has_come(context, has_just_begun) {
+        if !self.send_by.has_come(context, has_just_begun) {
             return Poll::Pending;
         }
         if self.ticket.withdraw() {
             return Poll::Ready(None);
         }
         // It was sent: what comes of it is not waited for by any deadline of its own.
-        self.limit = Limit::None;
+        self.send_by = SendBy::None;
         self.ticket.poll(context).map(Some)
     }
 }
 
-impl Limit {
+impl SendBy {
     fn of(batch: &[Request]) -> Self {
         match last_deadline(batch) {
             Some(deadline) if batch.iter().all(Request::is_watched) => Self::Watched(deadline),

@@ -2,7 +2,7 @@
 
 use super::arrival::Arrival;
 use super::queue::{Load, Queue};
-use super::{CoalesceConfig, given_up, is_late, late, panicked, unanswered};
+use super::{CoalesceConfig, given_up, is_late, late, panicked, too_few};
 use crate::backend::Backend;
 use crate::error::BackendError;
 use crate::layer::{Answer, last_deadline};
@@ -109,7 +109,7 @@ impl Trip {
     /// The answers, and why there are not more. Given up when the last deadline on board has passed.
     async fn travel<B: Backend>(&self, inner: &B) -> (Vec<Answer>, fn(&'static str) -> BackendError) {
         if self.requests.is_empty() {
-            return (Vec::new(), unanswered);
+            return (Vec::new(), too_few);
         }
         let answers = caught(async { inner.decide(&self.requests).await });
         let answers = match last_deadline(&self.requests) {
@@ -117,7 +117,7 @@ impl Trip {
             Some(deadline) => timeout_at(deadline, answers).await,
         };
         match answers {
-            Ok(Some(answers)) => (answers, unanswered),
+            Ok(Some(answers)) => (answers, too_few),
             Ok(None) => (Vec::new(), panicked),
             Err(_) => (Vec::new(), given_up),
         }

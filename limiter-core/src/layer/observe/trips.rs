@@ -181,9 +181,6 @@ impl Drop for Trip<'_> {
 #[deny(clippy::missing_trait_methods)]
 impl<B: Backend> Backend for ObserveTrips<B> {
     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
-        if let [only] = batch {
-            return vec![self.decide_one(only).await];
-        }
         let trip = self.depart(Operation::Decide, batch.len());
         let answers = self.inner.decide(batch).instrument(trip.span.clone()).await;
         trip.landed(answers.iter().filter_map(|answer| answer.as_ref().err()));
