@@ -1,6 +1,8 @@
 //! What a decision allocates: nothing, apart from the growth of a log and of the store.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "common/distant.rs"]
+mod distant;
 #[path = "common/key.rs"]
 mod key;
 #[path = "common/now_or_never.rs"]
@@ -8,6 +10,7 @@ mod now_or_never;
 
 use allocation_counter::measure;
 use async_trait::async_trait;
+use distant::Distant;
 use key::Key;
 use limiter_core::{
     Algorithm, Backend, BackendError, Breaker, BreakerConfig, Check, Coalesce, CoalesceConfig, Degrade,
@@ -18,6 +21,7 @@ use metrics_util::debugging::DebuggingRecorder;
 use now_or_never::now_or_never;
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// A store that is away.
 struct Away;
@@ -62,52 +66,6 @@ impl Backend for Away {
     }
 
     fn report(&self, _tell: &mut dyn FnMut(Figure)) {}
-}
-
-/// The in-process store as if it were far away and answered at once.
-struct Afar(Memory);
-
-#[async_trait]
-impl Backend for Afar {
-    async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
-        self.0.decide(batch).await
-    }
-
-    fn decide_now(&self, _request: &Request) -> Option<Result<Verdict, BackendError>> {
-        None
-    }
-
-    fn shard(&self, request: &Request) -> Shard {
-        self.0.shard(request)
-    }
-
-    fn accepts(&self, quota: &Quota) -> Result<(), QuotaError> {
-        self.0.accepts(quota)
-    }
-
-    async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
-        self.0.reset(keys).await
-    }
-
-    async fn ready(&self) -> Result<(), BackendError> {
-        self.0.ready().await
-    }
-
-    fn locality(&self) -> Locality {
-        Locality::Remote
-    }
-
-    fn may_forget(&self) -> bool {
-        self.0.may_forget()
-    }
-
-    fn name(&self) -> &'static str {
-        "afar"
-    }
-
-    fn report(&self, tell: &mut dyn FnMut(Figure)) {
-        self.0.report(tell);
-    }
 }
 
 const START: u64 = 1_795_465_002_435_613;
@@ -200,7 +158,10 @@ fn a_key_of_24_bytes_takes_at_most_100() {
 /// Neither the store nor a future is touched, and nothing is allocated.
 #[test]
 fn an_answer_in_the_degraded_mode_allocates_nothing() {
-    let away = Breaker::new(Away, BreakerConfig::new().failures_in_a_row(NonZeroU32::MIN));
+    // So seldom that none is due in here, as the call that comes then would be the probe.
+    let hour = Duration::from_secs(3_600);
+    let config = BreakerConfig::new().failures_in_a_row(NonZeroU32::MIN).probe_interval(hour);
+    let away = Breaker::new(Away, config.seed(1));
     let instances = NonZeroU32::new(4).unwrap();
     let config = DegradeConfig::new().on_outage(OnOutage::Local { instances });
     let layer = Degrade::new(away, config);
@@ -219,20 +180,21 @@ fn an_answer_in_the_degraded_mode_allocates_nothing() {
 /// Whatever the layers are: what is above the queue is one future, and from the queue on it is a batch.
 #[test]
 fn a_decision_through_all_layers_is_one_future() {
-    // So that deadlines are watched.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let _entered = runtime.enter();
+    // In virtual time, so that nobody is late and the task that watches deadlines stays.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.unwrap();
     let rule = || Rule::new("user", "1000000/s");
     let count = |limiter: &RateLimiter| {
         let decide = || {
-            let decided = now_or_never(limiter.check("user:42"));
-            assert!(decided.is_some_and(|decision| decision.is_ok_and(|decision| decision.allowed)));
+            let decided = runtime.block_on(limiter.check("user:42"));
+            assert!(decided.is_ok_and(|decision| decision.allowed));
         };
+        // The first starts the task that watches them.
         decide();
         measure(decide).count_total
     };
-    let coalesced = Coalesce::new(ObserveTrips::new(Afar(Memory::new())), CoalesceConfig::new());
+    let coalesced = Coalesce::new(ObserveTrips::new(Distant(Memory::new())), CoalesceConfig::new());
     let coalesced = RateLimiter::builder(coalesced).as_is().rule(rule()).build().unwrap();
-    let layered = RateLimiter::builder(Afar(Memory::new())).rule(rule()).build().unwrap();
+    let layered = RateLimiter::builder(Distant(Memory::new())).rule(rule()).build().unwrap();
     assert_eq!(count(&layered), count(&coalesced));
 }
