@@ -1,12 +1,10 @@
 //! What a case works with: a backend, keys that are its own, and instants.
 
-use crate::harness::{Harness, Opened};
+use crate::harness::{Harness, Opened, Subject};
 use crate::inside::Inside;
 use limiter_core::{
-    Algorithm, Backend, BackendError, Check, Decision, Keyspace, Quota, Request, StorageKey, Timestamp,
-    Verdict,
+    Algorithm, BackendError, Check, Decision, Keyspace, Quota, Request, StorageKey, Timestamp, Verdict,
 };
-use std::sync::Arc;
 
 /// A backend, and a namespace that no other case has.
 ///
@@ -27,8 +25,8 @@ impl Fixture {
     }
 
     /// The backend.
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
-        &self.opened.backend
+    pub(crate) fn backend(&self) -> &dyn Subject {
+        &*self.opened.backend
     }
 
     /// The look inside the store, of cases that need it.
@@ -61,11 +59,11 @@ impl Fixture {
         Check { key: self.key(quota.algorithm(), key), quota, cost }
     }
 
-    /// The answer, by the way that a limiter takes: at once if it can be, else by `decide`.
+    /// The answer, by the way that a limiter takes: at once if it can be, else by `decide_one`.
     pub(crate) async fn ask(&self, request: &Request) -> Verdict {
         let answer = match self.backend().decide_now(request) {
             Some(answer) => answer,
-            None => self.batch(std::slice::from_ref(request)).await.remove(0),
+            None => self.backend().decide_alone(request).await,
         };
         shaped(request, answer)
     }
@@ -104,7 +102,8 @@ pub(crate) fn quota(text: &str, algorithm: Algorithm) -> Quota {
     format!("{text} {algorithm}").parse().expect("the suite's quotas are accepted")
 }
 
-fn shaped(request: &Request, answer: Result<Verdict, BackendError>) -> Verdict {
+/// The verdict, of which there is one, with a decision per check.
+pub(crate) fn shaped(request: &Request, answer: Result<Verdict, BackendError>) -> Verdict {
     let verdict = answer.expect("an answer");
     assert_eq!(verdict.decisions().len(), request.checks().len(), "decisions for the checks of a request");
     verdict

@@ -4,8 +4,9 @@ use crate::cases::{Case, Needs, cases};
 use crate::fixture::Fixture;
 use crate::inside::Inside;
 use crate::worker;
+use async_trait::async_trait;
 use libtest_mimic::{Arguments, Trial};
-use limiter_core::Backend;
+use limiter_core::{Backend, BackendError, Request, Verdict};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -57,8 +58,21 @@ type Opening = Pin<Box<dyn Future<Output = Opened> + Send>>;
 /// A backend, and the look inside that comes with it.
 #[derive(Clone)]
 pub(crate) struct Opened {
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backend: Arc<dyn Subject>,
     pub(crate) inside: Option<Arc<dyn Inside>>,
+}
+
+/// A backend of whatever type, asked by [`Backend::decide_one`] too, which is not object safe.
+#[async_trait]
+pub(crate) trait Subject: Backend {
+    async fn decide_alone(&self, request: &Request) -> Result<Verdict, BackendError>;
+}
+
+#[async_trait]
+impl<B: Backend> Subject for B {
+    async fn decide_alone(&self, request: &Request) -> Result<Verdict, BackendError> {
+        self.decide_one(request).await
+    }
 }
 
 impl Harness {

@@ -23,6 +23,7 @@ struct Buggy {
     memory: Memory,
     decide: Arc<dyn Fn(Memory, Vec<Request>) -> Deciding + Send + Sync>,
     decide_now: fn(&Memory, &Request) -> Option<Result<Verdict, BackendError>>,
+    decide_one: fn(Request) -> Request,
     resets: bool,
 }
 
@@ -32,7 +33,13 @@ impl Buggy {
         F: Future<Output = Answers> + Send + 'static,
     {
         let decide = Arc::new(move |memory, batch| Box::pin(decide(memory, batch)) as Deciding);
-        Self { memory: Memory::new(), decide, decide_now: |_, _| None, resets: true }
+        Self {
+            memory: Memory::new(),
+            decide,
+            decide_now: |_, _| None,
+            decide_one: |request| request,
+            resets: true,
+        }
     }
 
     /// A bug in what is asked.
@@ -59,6 +66,11 @@ impl Buggy {
 impl Backend for Buggy {
     async fn decide(&self, batch: &[Request]) -> Answers {
         (self.decide)(self.memory.clone(), batch.to_vec()).await
+    }
+
+    fn decide_one(&self, request: &Request) -> impl Future<Output = Result<Verdict, BackendError>> + Send {
+        let bent = (self.decide_one)(request.clone());
+        async move { self.decide(&[bent]).await.remove(0) }
     }
 
     fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
@@ -451,6 +463,24 @@ fn an_answer_at_once_that_is_taken_and_thrown_away() {
     };
     assert!(finds("equal::every_decision_is_the_references::sliding_log", buggy.clone()));
     assert!(finds("race::tasks_on_one_key_admit_exactly_the_limit::fixed_window", buggy));
+}
+
+#[test]
+fn a_request_alone_that_is_asked_for_in_another_way() {
+    let sound = || Buggy::new(|memory, batch| async move { memory.decide(&batch).await });
+    let takes_nothing = |request| with_checks(&request, |check| Check { cost: 0, ..check.clone() });
+    let loses_the_instant = |request: Request| Request::new(request.checks().to_vec()).unwrap();
+    for decide_one in [takes_nothing, loses_the_instant] {
+        let buggy = || Buggy { decide_one, ..sound() };
+        assert!(finds("equal::alone_and_in_a_batch::sliding_log", buggy()));
+        assert!(finds("equal::every_decision_is_the_references::sliding_log", buggy()));
+    }
+    let takes_twice =
+        |request| with_checks(&request, |check| Check { cost: 2 * check.cost, ..check.clone() });
+    assert!(finds(
+        "drops::a_dropped_request_is_taken_at_most_once",
+        Buggy { decide_one: takes_twice, ..sound() }
+    ));
 }
 
 #[test]

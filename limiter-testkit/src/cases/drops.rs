@@ -3,7 +3,7 @@
 use crate::fixture::{Fixture, quota, request};
 use limiter_core::Algorithm;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 /// Futures are dropped after one to five polls, while other callers wait for theirs: those are answered, and each
@@ -16,7 +16,11 @@ pub(super) async fn at_most_once(fixture: Fixture) {
         let batch = [one()];
         let mut finished = false;
         {
-            let mut going = pin!(fixture.backend().decide(&batch));
+            let alone = async { drop(fixture.backend().decide_alone(&batch[0]).await) };
+            let in_a_batch = async { drop(fixture.backend().decide(&batch).await) };
+            let (mut alone, mut in_a_batch) = (pin!(alone), pin!(in_a_batch));
+            let mut going: Pin<&mut (dyn Future<Output = ()> + Send)> =
+                if round % 2 == 0 { alone.as_mut() } else { in_a_batch.as_mut() };
             for _ in 0..round % 5 {
                 if poll_fn(|context| Poll::Ready(going.as_mut().poll(context).is_ready())).await {
                     finished = true;

@@ -1,6 +1,6 @@
 //! Every field of every decision is the reference's, over long random schedules in virtual time.
 
-use crate::fixture::{Fixture, at, quota, request};
+use crate::fixture::{Fixture, at, quota, request, shaped};
 use crate::reference::Reference;
 use fastrand::Rng;
 use limiter_core::{Algorithm, Check, Decision, Origin, Quota, Verdict};
@@ -83,6 +83,26 @@ pub(super) async fn every_decision_is_the_references(fixture: Fixture, algorithm
             );
             last = Some(expected[0]);
         }
+    }
+}
+
+/// A request is decided alike whether it is asked for alone or as a batch of one, and each way sees what the other took.
+pub(super) async fn alone_and_in_a_batch(fixture: Fixture, algorithm: Algorithm) {
+    let mut rng = Rng::with_seed(7);
+    let (mut reference, quota) = (Reference::new(), quota("5/s", algorithm));
+    let mut now = 0;
+    for step in 0..200 {
+        now += rng.u64(..300_000);
+        let check = fixture.check("a", quota, rng.u64(..4));
+        let request = request([check.clone()], now);
+        let alone = rng.bool();
+        let verdict = if alone {
+            shaped(&request, fixture.backend().decide_alone(&request).await)
+        } else {
+            fixture.verdicts(std::slice::from_ref(&request)).await.remove(0)
+        };
+        let way = if alone { "alone" } else { "in a batch" };
+        assert_eq!(by_the_store(&verdict), reference.decide(&[check], at(now)), "step {step}, {way}");
     }
 }
 

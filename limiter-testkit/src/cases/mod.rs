@@ -101,6 +101,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let needing = |needs: Needs| move |case: Case| case.needing(needs);
     let per_algorithm = [
         each("equal::every_decision_is_the_references", equal::every_decision_is_the_references).collect(),
+        each("equal::alone_and_in_a_batch", equal::alone_and_in_a_batch).collect(),
         each("boundary::a_denied_request_is_allowed_when_promised", boundary::allowed_when_promised)
             .collect(),
         each("boundary::a_used_key_is_fresh_when_promised", boundary::fresh_when_promised).collect(),
