@@ -50,8 +50,8 @@ fn main() -> ExitCode {
             "cas-narrow",
             Toy::default(),
             CasConfig::new()
-                .trips(NonZeroUsize::MIN)
-                .most_keys(NonZeroUsize::MIN)
+                .slots(NonZeroUsize::MIN)
+                .max_batch(NonZeroUsize::MIN)
                 .remember(2, Duration::from_secs(1)),
         ),
     ])

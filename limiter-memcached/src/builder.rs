@@ -19,7 +19,7 @@ pub struct MemcachedBuilder {
     url: String,
     timeout: Duration,
     connect_timeout: Duration,
-    most_item_bytes: u64,
+    max_item_bytes: u64,
     allow_eviction: bool,
     cas: CasConfig,
 }
@@ -62,7 +62,7 @@ impl MemcachedBuilder {
             url: url.into(),
             timeout: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(1),
-            most_item_bytes: ITEM_BYTES,
+            max_item_bytes: ITEM_BYTES,
             allow_eviction: false,
             cas: CasConfig::new(),
         }
@@ -82,8 +82,8 @@ impl MemcachedBuilder {
 
     /// The largest item that every server takes, `-I`; 1 MiB by default, as Memcached's own. Quotas whose states could
     /// be larger are refused. A server that takes less is noticed when it is connected.
-    pub const fn most_item_bytes(mut self, bytes: u64) -> Self {
-        self.most_item_bytes = bytes;
+    pub const fn max_item_bytes(mut self, bytes: u64) -> Self {
+        self.max_item_bytes = bytes;
         self
     }
 
@@ -112,7 +112,7 @@ impl MemcachedBuilder {
             connections: self.cas.trips_at_once().saturating_add(CONNECTIONS_BESIDE),
             ask_every: Duration::from_secs(60),
         };
-        let most = self.most_item_bytes.saturating_sub(crate::server::OVERHEAD);
+        let most = self.max_item_bytes.saturating_sub(crate::server::OVERHEAD);
         let servers = Servers::new(addresses, manner, most, self.allow_eviction);
         Ok(Memcached::new(CasBackend::with_config(crate::error::NAME, servers, self.cas)))
     }
@@ -124,7 +124,7 @@ impl fmt::Debug for MemcachedBuilder {
         f.debug_struct("MemcachedBuilder")
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
-            .field("most_item_bytes", &self.most_item_bytes)
+            .field("max_item_bytes", &self.max_item_bytes)
             .field("allow_eviction", &self.allow_eviction)
             .field("cas", &self.cas)
             .finish_non_exhaustive()

@@ -9,13 +9,14 @@ use redis::{Client, ConnectionInfo, RedisError};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// A [`Redis`] in the making. Nothing is connected before the first request.
 ///
 /// | URL | the store |
 /// |---|---|
 /// | `redis://user:password@host:6379/0` | one server |
-/// | `redis+unix:///run/redis.sock` | one server, by a Unix socket |
+/// | `redis+unix:///run/redis.sock`, `unix:///run/redis.sock` | one server, by a Unix socket |
 /// | `redis-cluster://user:password@a:7000,b:7000` | a Redis Cluster, by some of its nodes |
 /// | `redis-sentinel://user:password@a:26379,b:26379/service` | the primary that Sentinel names for `service` |
 /// | `rediss://..`, `rediss-cluster://..`, `rediss-sentinel://..` | the same through TLS (feature `tls`) |
@@ -28,7 +29,7 @@ pub struct RedisBuilder {
     connect_timeout: Duration,
     grace: Duration,
     virtual_expiry: Duration,
-    most_in_flight: usize,
+    max_in_flight: usize,
     allow_eviction: bool,
 }
 
@@ -50,7 +51,7 @@ pub enum ConfigError {
     NoScheme,
     /// The scheme is none of Redis.
     #[error(
-        "the scheme is none of redis, rediss, redis+unix, redis-cluster, rediss-cluster, redis-sentinel, rediss-sentinel"
+        "the scheme is none of redis, rediss, redis+unix, unix, redis-cluster, rediss-cluster, redis-sentinel, rediss-sentinel"
     )]
     UnknownScheme,
     /// A URL of Sentinel does not say which service.
@@ -62,6 +63,9 @@ pub enum ConfigError {
     /// A certificate cannot be used.
     #[error("the root certificate is none in PEM form")]
     Certificate,
+    /// No call could ever be sent.
+    #[error("0 calls in flight are below the least, 1")]
+    NoneInFlight,
     /// The driver refuses it.
     #[error("the driver refuses the URL: {0}")]
     Driver(&'static str),
@@ -151,7 +155,7 @@ impl RedisBuilder {
             connect_timeout: Duration::from_secs(1),
             grace: Duration::from_secs(1),
             virtual_expiry: Duration::from_secs(3_600),
-            most_in_flight: 1_024,
+            max_in_flight: 1_024,
             allow_eviction: false,
         }
     }
@@ -183,9 +187,9 @@ impl RedisBuilder {
         self
     }
 
-    /// The most calls under way at once to one server; 1,024 by default. One more is refused at once.
-    pub const fn most_in_flight(mut self, calls: usize) -> Self {
-        self.most_in_flight = calls;
+    /// The most calls under way at once to one server, at least one; 1,024 by default. One more is refused at once.
+    pub const fn max_in_flight(mut self, calls: usize) -> Self {
+        self.max_in_flight = calls;
         self
     }
 
@@ -207,8 +211,12 @@ impl RedisBuilder {
     /// process has no provider of cryptography yet, it installs that of `ring`.
     ///
     /// # Errors
-    /// A URL that is not understood, or that needs the feature `tls`.
+    /// A URL that is not understood, names no service of its sentinels, or needs the feature `tls`; a certificate that is
+    /// none; no calls in flight.
     pub fn build(self) -> Result<Redis, ConfigError> {
+        if self.max_in_flight == 0 {
+            return Err(ConfigError::NoneInFlight);
+        }
         self.certificates.check()?;
         let target = match self.source {
             Source::Url(url) => Target::parse(&url, &self.certificates)?,
@@ -218,7 +226,8 @@ impl RedisBuilder {
         if target.speaks_tls() {
             choose_cryptography();
         }
-        let (connect_timeout, most) = (self.connect_timeout.min(LONGEST_TIMEOUT), self.most_in_flight);
+        let (connect_timeout, most) =
+            (self.connect_timeout.min(LONGEST_TIMEOUT), self.max_in_flight.min(Semaphore::MAX_PERMITS));
         let route = match target {
             Target::Node(client) => Route::One(Server::new(Link::new(client, connect_timeout), most)),
             Target::Sentinel(sentinel) => Route::One(Server::new(Link::new(sentinel, connect_timeout), most)),

@@ -28,7 +28,7 @@ struct Shared {
     /// Those of the URL. They are members from the start, and asked for the map whether they have slots or not.
     seeds: Vec<Member>,
     connect_timeout: Duration,
-    most_in_flight: usize,
+    max_in_flight: usize,
     /// Old maps serve until there is a new one.
     map: watch::Sender<Arc<Map>>,
     is_learning: AtomicBool,
@@ -75,15 +75,13 @@ const LEARNING_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) const NOBODY_SAYS: &str = "no server of the cluster says who has which slot";
 
 impl Cluster {
-    pub(crate) fn new(seeds: Seeds, connect_timeout: Duration, most_in_flight: usize) -> Self {
+    pub(crate) fn new(seeds: Seeds, connect_timeout: Duration, max_in_flight: usize) -> Self {
         let Seeds { pattern, nodes } = seeds;
-        let seeds = nodes.into_iter().map(|node| Member::new(node, connect_timeout, most_in_flight));
+        let seeds = nodes.into_iter().map(|node| Member::new(node, connect_timeout, max_in_flight));
         let map = Map { members: seeds.collect(), ..Map::default() };
         let seeds = map.members.clone();
         let (map, is_learning) = (watch::Sender::new(Arc::new(map)), AtomicBool::new(false));
-        Self {
-            shared: Arc::new(Shared { pattern, seeds, connect_timeout, most_in_flight, map, is_learning }),
-        }
+        Self { shared: Arc::new(Shared { pattern, seeds, connect_timeout, max_in_flight, map, is_learning }) }
     }
 
     /// Runs a script on the server that has the slot, following redirections: what is redirected was not applied.
@@ -152,7 +150,7 @@ impl Cluster {
         self.shared.map.borrow().place(slot)
     }
 
-    /// Any server, to ask something that all know; each in turn.
+    /// All servers that have slots.
     pub(crate) async fn servers(
         &self,
         operation: &'static str,
@@ -242,9 +240,9 @@ impl Drop for Learning {
 }
 
 impl Member {
-    fn new(node: Node, connect_timeout: Duration, most_in_flight: usize) -> Self {
+    fn new(node: Node, connect_timeout: Duration, max_in_flight: usize) -> Self {
         let link = Link::new(node.clone(), connect_timeout);
-        Self { node, server: Arc::new(Server::new(link, most_in_flight)) }
+        Self { node, server: Arc::new(Server::new(link, max_in_flight)) }
     }
 }
 
@@ -256,7 +254,7 @@ impl fmt::Debug for Member {
 
 impl Shared {
     fn member(&self, host: &str, port: u16) -> Member {
-        Member::new(self.pattern.at(host, port), self.connect_timeout, self.most_in_flight)
+        Member::new(self.pattern.at(host, port), self.connect_timeout, self.max_in_flight)
     }
 
     /// Says why there is no map, where there is none.

@@ -113,13 +113,13 @@ pub(crate) fn timed_out(operation: &'static str) -> BackendError {
     BackendError::new(ErrorKind::Timeout, Effect::Unknown, NAME, operation, "no reply in time")
 }
 
-/// What never left this process.
 /// The tokio runtime of whoever asks; without one, nothing can be sent or waited for.
 pub(crate) fn runtime(operation: &'static str) -> Result<Handle, BackendError> {
     let message = "a tokio runtime is needed, and there is none";
     Handle::try_current().map_err(|_| unsent(ErrorKind::Config, operation, message))
 }
 
+/// What never left this process.
 pub(crate) fn unsent(kind: ErrorKind, operation: &'static str, message: &str) -> BackendError {
     BackendError::new(kind, Effect::NotApplied, NAME, operation, message)
 }

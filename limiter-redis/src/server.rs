@@ -32,7 +32,7 @@ pub(crate) struct Patience {
     pub(crate) reply_by: Instant,
 }
 
-/// An answer, a refusal by the driver or the server, or none.
+/// An answer, or a refusal by the driver or the server.
 enum Outcome {
     Answered(Value),
     Refused(RedisError),
@@ -46,8 +46,8 @@ impl Patience {
 }
 
 impl Server {
-    pub(crate) fn new(link: Link, most_in_flight: usize) -> Self {
-        Self { link, in_flight: Semaphore::new(most_in_flight) }
+    pub(crate) fn new(link: Link, max_in_flight: usize) -> Self {
+        Self { link, in_flight: Semaphore::new(max_in_flight) }
     }
 
     /// Runs a script. A server that does not know it gets its text, once: it has done nothing then.

@@ -390,7 +390,7 @@ async fn a_deadline_while_connecting_is_not_applied() {
 #[tokio::test]
 async fn too_many_calls_are_refused_at_once() {
     let (server, _) = used().await;
-    let redis = Redis::builder(server.url()).most_in_flight(4).build().expect("a URL of Redis");
+    let redis = Redis::builder(server.url()).max_in_flight(4).build().expect("a URL of Redis");
     let _ = ask(&redis, TEN, "a").await.expect("an answer");
     server.pause();
     let calls = (0..6).map(|_| {
@@ -471,14 +471,21 @@ async fn an_unknown_command_shows_no_key() {
 }
 
 #[tokio::test]
-async fn a_timeout_without_end_has_one() {
+async fn numbers_without_end_have_one() {
     let (server, _) = used().await;
     let redis = Redis::builder(server.url())
         .timeout(Duration::MAX)
         .connect_timeout(Duration::MAX)
+        .max_in_flight(usize::MAX)
         .build()
         .expect("a URL of Redis");
     let _ = ask(&redis, TEN, "a").await.expect("an answer");
+}
+
+#[test]
+fn a_store_that_could_send_nothing_is_not_built() {
+    let error = Redis::builder("redis://127.0.0.1:1").max_in_flight(0).build().expect_err("no calls");
+    assert_eq!(error.to_string(), "0 calls in flight are below the least, 1");
 }
 
 /// More slots than a server takes calls at once.

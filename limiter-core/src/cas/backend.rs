@@ -32,7 +32,7 @@ use tokio::time::timeout_at;
 /// Requests for one key are combined in this process: one swap per key is on its way, and one write carries all
 /// decisions that came until it left. What comes meanwhile goes with the next, on the version that the write
 /// returned, so that a busy key costs one trip per round. Keys wait for each other's trips only where more keys are
-/// busy than [`CasConfig::trips`] and [`CasConfig::most_keys`] can carry; a trip has reads or writes of many keys.
+/// busy than [`CasConfig::slots`] and [`CasConfig::max_batch`] can carry; a trip has reads or writes of many keys.
 /// Nothing is to be put around it that gathers requests ([`Coalesce`](crate::Coalesce)).
 ///
 /// # Atomicity
@@ -54,13 +54,13 @@ use tokio::time::timeout_at;
 /// again, so that who holds a version keeps nobody out.
 ///
 /// # Memory
-/// At most [`CasConfig::most_waiting`] requests wait per part, and [`CasConfig::remember`] keys without any keep
+/// At most [`CasConfig::max_queued`] requests wait per part, and [`CasConfig::remember`] keys without any keep
 /// their version for a moment. Parts above 1,024 share the queues of lower ones.
 ///
 /// # Runtime
 /// Trips, resets and questions whether the store is ready run in tasks of their own, on the tokio runtime of one of the
-/// callers; a caller that is dropped strands nobody. If that runtime shuts down, those who wait start another on theirs. As with any spawned task, a
-/// current-thread runtime has to be kept running.
+/// callers; a caller that is dropped strands nobody. If that runtime shuts down, those who wait start another on theirs.
+/// As with any spawned task, a current-thread runtime has to be kept running.
 ///
 /// # Errors
 /// Besides the store's:
@@ -267,7 +267,7 @@ impl<S: CasStore> Inner<S> {
 
     async fn delete(&self, part: &Part, keys: Vec<StorageKey>) -> Result<(), BackendError> {
         let mut done = Ok(());
-        for keys in keys.chunks(self.config.most_keys.get()) {
+        for keys in keys.chunks(self.config.max_batch.get()) {
             part.forget(keys);
             let deleted = self.store.delete(keys).await;
             let missing = keys.len().saturating_sub(deleted.len());
@@ -365,7 +365,8 @@ impl<S: CasStore> Backend for CasBackend<S> {
     }
 
     fn report(&self, tell: &mut dyn FnMut(Figure)) {
-        let CasUsage { swaps, conflicts, corrupt_states, .. } = self.usage();
+        let CasUsage { queued, swaps, conflicts, corrupt_states, .. } = self.usage();
+        tell(Figure::new(&metric::QUEUED_REQUESTS, self.inner.name, queued as u64));
         tell(Figure::new(&metric::CAS_TRIES, self.inner.name, swaps + conflicts));
         tell(Figure::new(&metric::CORRUPT_STATES, self.inner.name, corrupt_states));
     }

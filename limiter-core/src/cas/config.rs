@@ -5,9 +5,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct CasConfig {
-    pub(super) trips: NonZeroUsize,
-    pub(super) most_keys: NonZeroUsize,
-    pub(super) most_waiting: NonZeroUsize,
+    pub(super) slots: NonZeroUsize,
+    pub(super) max_batch: NonZeroUsize,
+    pub(super) max_queued: NonZeroUsize,
     pub(super) attempts: NonZeroU32,
     pub(super) patience: Duration,
     pub(super) remembered: usize,
@@ -21,7 +21,7 @@ pub struct CasConfig {
 #[non_exhaustive]
 pub struct CasUsage {
     /// Requests that wait for a trip.
-    pub waiting: usize,
+    pub queued: usize,
     /// Keys with requests that wait or are on their way.
     pub busy_keys: usize,
     /// Keys without any whose version is remembered.
@@ -41,14 +41,14 @@ impl CasConfig {
     /// Four trips of up to 128 keys at a time; 8,192 requests may wait; 64 attempts within a second; up to 4,096 keys
     /// are remembered for 100 ms; values are kept a second longer than they are needed, an hour in virtual time.
     pub const fn new() -> Self {
-        const TRIPS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
-        const MOST_KEYS: NonZeroUsize = NonZeroUsize::new(128).unwrap();
-        const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(8_192).unwrap();
+        const SLOTS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+        const MAX_BATCH: NonZeroUsize = NonZeroUsize::new(128).unwrap();
+        const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(8_192).unwrap();
         const ATTEMPTS: NonZeroU32 = NonZeroU32::new(64).unwrap();
         Self {
-            trips: TRIPS,
-            most_keys: MOST_KEYS,
-            most_waiting: MOST_WAITING,
+            slots: SLOTS,
+            max_batch: MAX_BATCH,
+            max_queued: MAX_QUEUED,
             attempts: ATTEMPTS,
             patience: Duration::from_secs(1),
             remembered: 4_096,
@@ -59,26 +59,26 @@ impl CasConfig {
     }
 
     /// How many trips are on their way at a time, per part of the store.
-    pub const fn trips(mut self, trips: NonZeroUsize) -> Self {
-        self.trips = trips;
+    pub const fn slots(mut self, trips: NonZeroUsize) -> Self {
+        self.slots = trips;
         self
     }
 
     /// How many trips are on their way at a time, per part of the store: as many connections are of use to it.
     #[must_use]
     pub const fn trips_at_once(&self) -> usize {
-        self.trips.get()
+        self.slots.get()
     }
 
     /// The most keys of a trip.
-    pub const fn most_keys(mut self, keys: NonZeroUsize) -> Self {
-        self.most_keys = keys;
+    pub const fn max_batch(mut self, keys: NonZeroUsize) -> Self {
+        self.max_batch = keys;
         self
     }
 
     /// The most requests that wait, per part of the store.
-    pub const fn most_waiting(mut self, requests: NonZeroUsize) -> Self {
-        self.most_waiting = requests;
+    pub const fn max_queued(mut self, requests: NonZeroUsize) -> Self {
+        self.max_queued = requests;
         self
     }
 

@@ -141,7 +141,7 @@ impl Part {
 
     /// What leaves next; `None`: nothing is to be done, and the worker is counted no more.
     pub(super) fn depart(&self, config: &CasConfig) -> Option<Trip> {
-        self.queues.lock().depart(config.most_keys.get())
+        self.queues.lock().depart(config.max_batch.get())
     }
 
     /// Puts keys that were aboard where they belong; what is left to do for each.
@@ -203,7 +203,7 @@ impl Part {
     pub(super) fn usage(&self, sum: CasUsage) -> CasUsage {
         let queues = self.queues.lock();
         CasUsage {
-            waiting: sum.waiting + queues.waiting,
+            queued: sum.queued + queues.waiting,
             busy_keys: sum.busy_keys + queues.keys.len() - queues.resting_keys,
             remembered_keys: sum.remembered_keys + queues.resting_keys,
             ..sum
@@ -214,7 +214,7 @@ impl Part {
 impl Queues {
     /// Puts a newcomer to its key; a worker is to be started if the key was not on its way.
     fn admit(&mut self, waiter: Waiter, config: &CasConfig) -> Result<Option<Handle>, Refusal> {
-        let most = config.most_waiting.get();
+        let most = config.max_queued.get();
         let busy = self.keys.len() - self.resting_keys;
         if self.waiting.max(busy) >= most {
             return Err(Refusal::Full);
@@ -244,7 +244,7 @@ impl Queues {
 
     /// Sees to it that what is queued will leave: by a worker that there is, or one to be started.
     fn worker(&mut self, config: &CasConfig) -> Result<Option<Handle>, Refusal> {
-        let free = self.workers < config.trips.get();
+        let free = self.workers < config.slots.get();
         let runtime = if free { Handle::try_current().ok() } else { None };
         if runtime.is_some() {
             self.workers += 1;

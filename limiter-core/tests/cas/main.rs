@@ -89,7 +89,7 @@ async fn what_is_remembered_is_bounded() {
         assert!(ask(&backend, request(key)).await.unwrap().allowed());
     }
     let usage = backend.usage();
-    assert_eq!((usage.remembered_keys, usage.busy_keys, usage.waiting), (3, 0, 0));
+    assert_eq!((usage.remembered_keys, usage.busy_keys, usage.queued), (3, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +179,7 @@ async fn a_read_that_fails_fails_all_who_wait() {
         assert_eq!(error(caller.await.unwrap()), (ErrorKind::Unavailable, Effect::NotApplied));
     }
     assert_eq!(fake.counts(), (1, 0, 0));
-    assert_eq!((backend.usage().waiting, backend.usage().busy_keys), (0, 0));
+    assert_eq!((backend.usage().queued, backend.usage().busy_keys), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +203,7 @@ async fn what_waits_at_its_deadline_is_never_sent() {
     let late = request("a").with_deadline(started + 20 * MS);
     assert_eq!(error(ask(&backend, late).await), (ErrorKind::Timeout, Effect::NotApplied));
     assert_eq!(started.elapsed(), 20 * MS);
-    assert_eq!(backend.usage().waiting, 0);
+    assert_eq!(backend.usage().queued, 0);
     let passed = request("b").with_deadline(started);
     assert_eq!(error(ask(&backend, passed).await), (ErrorKind::Timeout, Effect::NotApplied));
     assert_eq!(fake.counts(), (1, 1, 1));
@@ -214,17 +214,24 @@ async fn what_waits_at_its_deadline_is_never_sent() {
 #[tokio::test(start_paused = true)]
 async fn forty_thousand_who_wait_for_one_key_leave_at_one_deadline() {
     const CALLERS: usize = 40_000;
-    let (fake, backend) = backend(CasConfig::new().most_waiting(NonZeroUsize::new(CALLERS).unwrap()));
+    let (fake, backend) = backend(CasConfig::new().max_queued(NonZeroUsize::new(CALLERS).unwrap()));
     fake.reading(Mood::Hung);
     let deadline = Instant::now() + 50 * MS;
     let callers: Vec<_> =
         (0..CALLERS).map(|_| start(&backend, request("hot").with_deadline(deadline))).collect();
     sleep(49 * MS).await;
-    assert_eq!(backend.usage().waiting, CALLERS);
+    assert_eq!(backend.usage().queued, CALLERS);
+    let mut queued = None;
+    backend.report(&mut |figure| {
+        if figure.metric().name() == "limiter_queued_requests" {
+            queued = Some(figure.value());
+        }
+    });
+    assert_eq!(queued, Some(CALLERS as u64));
     for caller in callers {
         assert_eq!(error(caller.await.unwrap()), (ErrorKind::Timeout, Effect::NotApplied));
     }
-    assert_eq!(backend.usage().waiting, 0);
+    assert_eq!(backend.usage().queued, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +252,7 @@ async fn a_dropped_caller_is_taken_out_and_strands_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn too_many_are_refused() {
-    let config = CasConfig::new().most_waiting(NonZeroUsize::new(2).unwrap());
+    let config = CasConfig::new().max_queued(NonZeroUsize::new(2).unwrap());
     let (fake, backend) = backend(config);
     fake.reading(Mood::Hung);
     let waiting = ["a", "b"].map(|key| start(&backend, request(key)));
@@ -256,7 +263,7 @@ async fn too_many_are_refused() {
     }
     waiting.iter().for_each(JoinHandle::abort);
     sleep(MS).await;
-    assert_eq!(backend.usage().waiting, 0);
+    assert_eq!(backend.usage().queued, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -383,7 +390,7 @@ fn who_waits_when_a_runtime_ends_is_carried_by_another() {
         async move { ask(&backend, request("a")).await }
     });
     second.block_on(tokio::task::yield_now());
-    assert_eq!(backend.usage().waiting, 2);
+    assert_eq!(backend.usage().queued, 2);
     drop(first);
     assert!(second.block_on(waiting).unwrap().unwrap().allowed());
     assert_eq!(fake.counts().2, 1);
