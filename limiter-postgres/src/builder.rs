@@ -37,6 +37,9 @@ pub struct PostgresBuilder {
     prepared: bool,
 }
 
+/// Nobody waits longer for a decision.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 #[derive(Clone)]
 enum Source {
     Url(String),
@@ -157,7 +160,7 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long a reply may take; 250 ms by default. A caller's own deadline may be shorter: the server ends what it
+    /// How long a reply may take, at most an hour; 250 ms by default. A caller's own deadline may be shorter: the server ends what it
     /// has begun before either.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -209,25 +212,28 @@ impl PostgresBuilder {
     /// The store. Connects to nothing yet, so that it succeeds while the server is down.
     ///
     /// # Errors
-    /// A URL that is not understood or needs the feature `tls`, a name that PostgreSQL cannot have, or no connections.
+    /// A URL that is not understood or needs the feature `tls`, a name that PostgreSQL cannot have, a certificate
+    /// that cannot be used, or no connections.
     pub fn build(self) -> Result<Postgres, ConfigError> {
         if self.connections == 0 {
             return Err(ConfigError::NoConnections);
         }
+        let (timeout, connect_timeout) =
+            (self.timeout.min(LONGEST_TIMEOUT), self.connect_timeout.min(LONGEST_TIMEOUT));
         let schema = Schema::new(&self.schema, &self.table, self.durability)?;
         let pool = match self.source {
             Source::Url(url) => {
-                let manager = target::manager(&url, &self.certificates, self.connect_timeout)?;
-                Pool::own(manager, self.prepared, self.connections, self.connect_timeout)
+                let manager = target::manager(&url, &self.certificates, connect_timeout)?;
+                Pool::own(manager, self.prepared, self.connections, connect_timeout)
                     .map_err(|_no_runtime| ConfigError::NoConnections)?
             }
-            Source::Pool(pool) => Pool::ready(pool, self.connect_timeout),
+            Source::Pool(pool) => Pool::ready(pool, connect_timeout),
         };
         let server = Server {
             waiting: Semaphore::new((pool.capacity() / 2).max(1)),
             pool: Arc::new(pool),
             prepared: self.prepared,
-            timeout: self.timeout,
+            timeout,
             synchronous_commit: self.durability.synchronous_commit(),
         };
         Ok(Postgres {

@@ -103,10 +103,21 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: &tokio_postgr
         }
     };
     let failed = BackendError::new(class.kind, class.effect, NAME, operation, message);
-    match io_error(error) {
-        Some(io) => failed.with_source(io::Error::from(io.kind())),
-        None => failed,
+    match (error.code(), io_error(error)) {
+        (Some(code), _) => failed.with_source(Code(code.clone())),
+        (None, Some(io)) => failed.with_source(io::Error::from(io.kind())),
+        (None, None) => failed,
     }
+}
+
+/// Why the server refused, as its own table of errors has it: the source of an error that it answered.
+#[derive(Debug, thiserror::Error)]
+#[error("SQLSTATE {}", .0.code())]
+struct Code(SqlState);
+
+/// Why the server refused, if it did.
+pub(crate) fn code(error: &BackendError) -> Option<&SqlState> {
+    error.source()?.downcast_ref().map(|Code(code)| code)
 }
 
 /// A connection that was not made: nothing was sent.

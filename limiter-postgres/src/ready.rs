@@ -1,12 +1,13 @@
 //! Whether the database can be used as it is, in words for an operator.
 
 use crate::backend::Inner;
-use crate::error::unsent;
+use crate::error::{code, unsent};
 use crate::schema::VERSION;
 use crate::server::{Call, Failure};
 use limiter_core::{BackendError, Check, Effect, ErrorKind, Keyspace, NameError, Quota, QuotaError, Request};
 use std::sync::Arc;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 const STATE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
 
@@ -58,13 +59,12 @@ fn explained(failure: Failure) -> BackendError {
     if error.kind() != ErrorKind::Config || error.effect() != Effect::NotApplied {
         return error;
     }
-    let text = error.to_string();
-    let advice = if text.contains("42P01") || text.contains("3F000") || text.contains("42883") {
-        "the schema is not there: call migrate()"
-    } else if text.contains("42501") {
-        "no permission: grant this user the tables and functions"
-    } else {
-        return error;
+    let advice = match code(&error) {
+        Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME | &SqlState::UNDEFINED_FUNCTION) => {
+            "the schema is not there: call migrate()"
+        }
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => "no permission: grant this user the tables and functions",
+        _ => return error,
     };
     config(advice).with_source(error)
 }

@@ -101,6 +101,10 @@ async fn ready_says_what_is_wrong() {
     sql(&server, "CREATE ROLE app LOGIN");
     let app = patient(server.url().replace("limiter@", "app@")).build().expect("a store");
     wrong(&app, "no permission").await;
+    // Whatever the server's words quote.
+    let named = |url: String| patient(url).table("limits 42P01").build().expect("a store");
+    named(server.url()).migrate().await.expect("a schema");
+    wrong(&named(server.url().replace("limiter@", "app@")), "no permission").await;
     sql(
         &server,
         "GRANT SELECT ON rate_limits_meta TO app; GRANT SELECT, INSERT, DELETE ON rate_limits TO app",

@@ -3,7 +3,7 @@
 use crate::common::{
     answer, ask, check, fresh, is, migrated, patient, request, sql, start, taken, until_answered,
 };
-use crate::{MANY, TEN, as_user, holds, refused, took_only};
+use crate::{MANY, TEN, as_user, holds, refused, refused_while_it_waits, took_only};
 use limiter_core::{BackendError, Effect, ErrorKind, Request};
 use limiter_testkit::{Direction, Proxy, servers};
 use std::time::{Duration, Instant};
@@ -74,22 +74,8 @@ async fn a_full_server_serves_those_who_are_connected() {
 async fn a_session_that_is_ended_may_have_recorded() {
     let (server, postgres) = fresh().await;
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
-    let _holder = holds(&server, ":a").await;
-    let ending = tokio::task::spawn_blocking(move || {
-        while sql(
-            &server,
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'",
-        ) == "0"
-        {}
-        server
-    });
-    is(&refused(&postgres).await, ErrorKind::Unavailable, Effect::Unknown, "57P01");
-    let server = ending.await.expect("a thread");
-    sql(
-        &server,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'",
-    );
+    let (_server, error) = refused_while_it_waits(server, &postgres, "pg_terminate_backend").await;
+    is(&error, ErrorKind::Unavailable, Effect::Unknown, "57P01");
     // The next caller has a new connection.
     assert!(ask(&postgres, TEN, "b").await.expect("an answer").allowed());
 }

@@ -4,6 +4,7 @@ use crate::TEN;
 use crate::common::{answer, ask, fresh, is, patient, request, sql, taken};
 use futures_util::FutureExt;
 use limiter_core::{Backend, BackendError, Effect, ErrorKind, Request};
+use limiter_postgres::Postgres;
 use limiter_testkit::{Direction, Proxy};
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,13 @@ async fn a_short_deadline_fails_no_other_request_of_its_trip() {
         is(&answer.expect_err("too late"), ErrorKind::Timeout, Effect::NotApplied, "57014");
     }
     assert!(asked.elapsed() < Duration::from_millis(400), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_timeout_without_end_has_one() {
+    let (server, _postgres) = fresh().await;
+    let patient = Postgres::builder(server.url()).timeout(Duration::MAX).connect_timeout(Duration::MAX);
+    let _ = ask(&patient.build().expect("a store"), TEN, "a").await.expect("an answer");
 }
 
 /// Also with connections that were made where there was one.

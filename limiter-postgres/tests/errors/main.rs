@@ -13,7 +13,7 @@ mod deadlines;
 mod rows;
 mod schema;
 
-use common::{ask, patient, session, taken, until_answered};
+use common::{ask, patient, session, sql, taken, until_answered};
 use limiter_core::BackendError;
 use limiter_postgres::Postgres;
 use limiter_testkit::servers;
@@ -44,4 +44,28 @@ async fn holds(server: &servers::Postgres, like: &str) -> tokio_postgres::Client
         format!("BEGIN; SELECT 1 FROM rate_limits WHERE convert_from(key, 'UTF8') LIKE '%{like}' FOR UPDATE");
     holder.batch_execute(&statement).await.expect("locks");
     holder
+}
+
+/// What a caller is answered whose session meets this function of the server while it waits for a locked row.
+async fn refused_while_it_waits(
+    server: servers::Postgres,
+    postgres: &Postgres,
+    function: &'static str,
+) -> (servers::Postgres, BackendError) {
+    let _holder = holds(&server, ":a").await;
+    let meeting = tokio::task::spawn_blocking(move || {
+        let statement = format!(
+            "SELECT count({function}(pid)) FROM pg_stat_activity \
+             WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'"
+        );
+        while sql(&server, &statement) == "0" {}
+        server
+    });
+    let error = refused(postgres).await;
+    let server = meeting.await.expect("a thread");
+    sql(
+        &server,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'",
+    );
+    (server, error)
 }

@@ -1,7 +1,7 @@
 //! Rows that others hold, and statements that are ended.
 
 use crate::common::{answer, ask, check, fresh, is, patient, request, session, sql, taken};
-use crate::{TEN, holds, refused, took_only};
+use crate::{TEN, holds, refused_while_it_waits, took_only};
 use limiter_core::{Backend, Effect, ErrorKind, Request};
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,9 @@ async fn many_locked_rows_fail_alone() {
             }
         }
         let waiting = {
-            let (postgres, until) = (postgres.clone(), by(10_000));
+            // So long that they are seen to wait, by a program of its own, on a busy machine too.
+            let postgres = patient(server.url()).timeout(Duration::from_secs(6)).build().expect("a store");
+            let until = by(10_000);
             let batch: Vec<Request> = batch.into_iter().map(|request| request.with_deadline(until)).collect();
             tokio::spawn(async move { postgres.decide(&batch).await })
         };
@@ -100,22 +102,8 @@ async fn a_row_that_is_freed_in_time_is_no_error() {
 async fn a_cancelled_statement() {
     let (server, postgres) = fresh().await;
     let _ = ask(&postgres, TEN, "a").await.expect("an answer");
-    let _holder = holds(&server, ":a").await;
-    let cancelling = tokio::task::spawn_blocking(move || {
-        while sql(
-            &server,
-            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity \
-                   WHERE application_name = 'limiter-postgres' AND wait_event_type = 'Lock'",
-        ) == "0"
-        {}
-        server
-    });
-    is(&refused(&postgres).await, ErrorKind::Timeout, Effect::NotApplied, "57014");
-    let server = cancelling.await.expect("a thread");
-    sql(
-        &server,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'",
-    );
+    let (_server, error) = refused_while_it_waits(server, &postgres, "pg_cancel_backend").await;
+    is(&error, ErrorKind::Timeout, Effect::NotApplied, "57014");
     took_only(&postgres, 1).await;
 }
 
