@@ -3,8 +3,8 @@
 
 use async_trait::async_trait;
 use limiter_core::{
-    Backend, BackendError, Check, Decision, Figure, Keyspace, Locality, Memory, Quota, QuotaError, Request,
-    Shard, StorageKey, Timestamp, Verdict,
+    Backend, BackendError, Check, Decision, Effect, ErrorKind, Figure, Keyspace, Locality, Memory, Quota,
+    QuotaError, Request, Shard, StorageKey, Timestamp, Verdict,
 };
 use limiter_testkit::Harness;
 use std::future::Future;
@@ -441,6 +441,21 @@ fn names_that_run_into_each_other() {
         names.key(&bytes)
     });
     assert!(finds("keys::rules_and_algorithms_share_nothing", joined));
+}
+
+#[test]
+fn an_error_that_quotes_the_key() {
+    let buggy = Buggy::new(|memory, batch| async move {
+        let error = |key: &StorageKey| {
+            let message = format!("too late for {}", String::from_utf8_lossy(key.bytes()));
+            BackendError::new(ErrorKind::Timeout, Effect::NotApplied, "buggy", "decide", message)
+        };
+        match batch.iter().find(|request| request.deadline().is_some()) {
+            Some(late) => vec![Err(error(&late.checks()[0].key)); batch.len()],
+            None => memory.decide(&batch).await,
+        }
+    });
+    assert!(finds("keys::no_key_shows_in_what_is_answered", buggy));
 }
 
 #[test]

@@ -155,7 +155,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("race::a_hot_batch_admits_exactly_the_limit", race::hot_batches),
         Case::new("keys::any_bytes_are_a_key_of_their_own", keys::any_bytes),
         Case::new("keys::rules_and_algorithms_share_nothing", keys::rules_and_algorithms),
-        Case::new("keys::no_key_shows_in_debug", keys::no_key_shows),
+        Case::new("keys::no_key_shows_in_what_is_answered", keys::no_key_shows),
         Case::new("reset::only_that_key_is_reset", reset::only_that_key),
         Case::new("time::the_requests_instant_decides", time::the_requests_instant_decides),
         Case::new("time::without_an_instant_the_stores_clock_decides", time::the_stores_clock),
