@@ -84,7 +84,6 @@ const REDIS: Option<fn(&str) -> Opened> = Some(|url| Ok(Arc::new(crate::Redis::c
 
 #[cfg(not(feature = "memcached"))]
 const MEMCACHED: Option<fn(&str) -> Opened> = None;
-// It puts the requests of a key together by itself.
 #[cfg(feature = "memcached")]
 const MEMCACHED: Option<fn(&str) -> Opened> = Some(|url| Ok(Arc::new(crate::Memcached::connect(url)?)));
 
@@ -99,8 +98,8 @@ fn known() -> String {
 }
 
 /// The store that a URL names: `memory://`, the in-process store; `redis://..` and its kin, Redis; `postgres://..`,
-/// PostgreSQL; `memcached://a:11211,b:11211`, Memcached. A [`RateLimiter`](crate::RateLimiter) puts around it what makes it fast and safe; who does without one
-/// calls [`standard`](crate::standard).
+/// PostgreSQL; `memcached://a:11211,b:11211`, Memcached. A [`RateLimiter`](crate::RateLimiter) puts around it what makes
+/// it fast and safe; who does without one calls [`standard`](crate::standard).
 ///
 /// Nothing is connected yet, so that a store which is down is no error here.
 ///

@@ -186,7 +186,7 @@ impl RateLimiter {
     /// Of several rules, the decision is that of the one that binds: see [`Verdict::summary`].
     ///
     /// # Errors
-    /// The store gave no answer, or the caller lacks a part that a rule counts by.
+    /// The store gave no answer, the caller lacks a part that a rule counts by, or has a quota that the store cannot keep.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the request recorded; never twice.

@@ -129,8 +129,8 @@ pub struct BreakerUsage {
 }
 
 impl BreakerConfig {
-    /// Ten failures in a row, or twenty within 10 s that strike half of the calls; a probe after 1 s, then every 1.75 s at
-    /// most, each given up after 500 ms.
+    /// Ten failures in a row, or twenty within 10 s that strike half of the calls; a probe within a quarter of a second, the
+    /// next 1 s later, then every 1.75 s at most, each given up after 500 ms.
     pub const fn new() -> Self {
         const IN_A_ROW: NonZeroU32 = NonZeroU32::new(10).unwrap();
         const MIN: NonZeroU32 = NonZeroU32::new(20).unwrap();
