@@ -33,8 +33,8 @@ use tokio::runtime::Handle;
 /// requests it carried, as these have clones of one error; but each call that has paid its own deadline is one, and so is
 /// each that comes later and is told the same, as by a store that waits before it connects again. It opens
 /// - after [`BreakerConfig::failures_in_a_row`] with no answer in between, or
-/// - when within [`BreakerConfig::window`], which begins with a failure, there were
-///   [`BreakerConfig::min_failures`] and they struck [`BreakerConfig::failing_percent`] of the calls.
+/// - when the last [`BreakerConfig::min_failures`] came within [`BreakerConfig::window`] and struck
+///   [`BreakerConfig::failing_percent`] of the calls since the first of them.
 ///
 /// A wrong set-up (`Config`) is reported by an event of its own, at most once a minute, and is probed for five times as
 /// seldom.
@@ -46,12 +46,14 @@ use tokio::runtime::Handle;
 /// at least. A probe may take [`BreakerConfig::probe_timeout`], whatever callers' deadlines are, as it may have to connect
 /// first: what a store needs to answer it, no caller waits for. When a probe is answered, one caller at a time is let
 /// through, and one more for each answer, until 32 go side by side: no herd meets a store that has just started. The first
-/// failure among them opens it again.
+/// failure among them opens it again. One whose future is kept and not polled keeps the others out for
+/// [`BreakerConfig::trial_timeout`].
 ///
 /// So a store that is back is heard again within the longest interval and what an answer takes: 1.75 s by default.
 ///
 /// The task ends when the breaker closes or is dropped. If its runtime shuts down, the next call starts another; where
-/// there is no tokio runtime, a call that comes when a probe is due is the probe.
+/// there is no tokio runtime, or nobody drives the one that has the task, a call that comes when a probe is due is the
+/// probe.
 ///
 /// # Memory
 /// A few hundred bytes per part; parts above 1,024 share with lower ones.
@@ -99,6 +101,7 @@ pub struct BreakerConfig {
     probe_interval: Duration,
     longest_probe_interval: Duration,
     probe_timeout: Duration,
+    trial_timeout: Duration,
     seed: Option<u64>,
 }
 
@@ -130,7 +133,7 @@ pub struct BreakerUsage {
 
 impl BreakerConfig {
     /// Ten failures in a row, or twenty within 10 s that strike half of the calls; a probe within a quarter of a second, the
-    /// next 1 s later, then every 1.75 s at most, each given up after 500 ms.
+    /// next 1 s later, then every 1.75 s at most, each given up after 500 ms; a second for a caller that is let through.
     pub const fn new() -> Self {
         const IN_A_ROW: NonZeroU32 = NonZeroU32::new(10).unwrap();
         const MIN: NonZeroU32 = NonZeroU32::new(20).unwrap();
@@ -142,6 +145,7 @@ impl BreakerConfig {
             probe_interval: Duration::from_secs(1),
             longest_probe_interval: Duration::from_millis(1_750),
             probe_timeout: Duration::from_millis(500),
+            trial_timeout: Duration::from_secs(1),
             seed: None,
         }
     }
@@ -152,19 +156,20 @@ impl BreakerConfig {
         self
     }
 
-    /// How many failures the window must have before the share of failing calls counts.
+    /// How many failures it takes that do not come in a row.
     pub const fn min_failures(mut self, failures: NonZeroU32) -> Self {
         self.min_failures = failures;
         self
     }
 
-    /// The share of the window's calls, in per cent, from which on it opens; above 100, it never does for that.
+    /// The share of the calls since the first of these, in per cent, from which on it opens; above 100, it never does for
+    /// that.
     pub const fn failing_percent(mut self, percent: u8) -> Self {
         self.failing_percent = percent;
         self
     }
 
-    /// The time over which failures are counted.
+    /// The time within which these failures come.
     pub const fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
@@ -187,6 +192,18 @@ impl BreakerConfig {
     pub const fn probe_timeout(mut self, timeout: Duration) -> Self {
         self.probe_timeout = timeout;
         self
+    }
+
+    /// How long one of the few callers may take that are let through, before another goes instead: longer than any deadline
+    /// that it has, which a limiter sees to.
+    pub const fn trial_timeout(mut self, timeout: Duration) -> Self {
+        self.trial_timeout = timeout;
+        self
+    }
+
+    /// The same where callers have this deadline.
+    pub(super) fn for_callers_of(self, deadline: Duration) -> Self {
+        Self { trial_timeout: self.trial_timeout.max(deadline), ..self }
     }
 
     /// Makes the jitter that of this seed, for simulations that can be repeated; by default it is random.

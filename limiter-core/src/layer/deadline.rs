@@ -79,6 +79,11 @@ impl DeadlineConfig {
         Self { decision: Duration::from_millis(50), upkeep: Duration::from_secs(1) }
     }
 
+    /// What was given to [`decision`](Self::decision).
+    pub(super) const fn limit(&self) -> Duration {
+        self.decision
+    }
+
     /// The most that a decision is waited for.
     pub const fn decision(mut self, limit: Duration) -> Self {
         self.decision = limit;

@@ -95,7 +95,7 @@ pub(crate) fn layered(store: Arc<dyn Backend>, config: StandardConfig) -> Arc<dy
 /// Outermost last.
 fn around(store: impl Backend, config: StandardConfig) -> Arc<dyn Ask> {
     let deadline = Deadline::new(store, config.deadline);
-    let breaker = Breaker::new(deadline, config.breaker);
+    let breaker = Breaker::new(deadline, config.breaker.for_callers_of(config.deadline.limit()));
     let degrade = Degrade::new(breaker, config.degrade);
     Arc::new(Observe::new(DenyCache::new(degrade, config.deny_cache)))
 }

@@ -4,6 +4,7 @@ use super::{BreakerConfig, BreakerState, has_runtime};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::layer::Answer;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -48,20 +49,27 @@ enum Phase {
         refusal: BackendError,
         next_probe: Instant,
     },
-    /// So many calls may go side by side.
+    /// So many calls may go side by side, and one more where none has entered for long.
     Recovering {
         refusal: BackendError,
         room: u32,
         under_way: u32,
+        last_entered: Instant,
     },
 }
 
-/// Failures and what they struck, since the first of them.
+/// The last failures, as many as open it at most, and what they struck.
 #[derive(Default)]
 struct Window {
-    began: Option<Instant>,
-    answered_before: u64,
-    failures: u32,
+    failures: VecDeque<Mark>,
+    /// Calls that were ever struck.
+    struck: u64,
+}
+
+/// What there was when a failure came.
+struct Mark {
+    at: Instant,
+    answered: u64,
     struck: u64,
 }
 
@@ -160,10 +168,10 @@ impl Part {
         }
         let watch = self.watch.lock();
         match &watch.phase {
-            Phase::Open { .. } if watch.is_for_callers_to_probe() => None,
-            Phase::Open { refusal, .. } => Some(refusal.clone()),
-            Phase::Recovering { refusal, room, under_way } if *under_way >= *room => Some(refusal.clone()),
-            Phase::Closed | Phase::Recovering { .. } => None,
+            Phase::Open { .. } if watch.is_for_callers_to_probe(&self.config) => None,
+            Phase::Recovering { .. } if watch.has_room(&self.config) => None,
+            Phase::Open { refusal, .. } | Phase::Recovering { refusal, .. } => Some(refusal.clone()),
+            Phase::Closed => None,
         }
     }
 
@@ -174,15 +182,16 @@ impl Part {
             return Ok(self.free());
         }
         let mut watch = self.watch.lock();
-        if watch.is_for_callers_to_probe() {
+        if watch.is_for_callers_to_probe(&self.config) {
             watch.probe(&self.config, Instant::now());
             watch.recover();
         }
-        let recovery = watch.recovery;
+        let (recovery, has_room) = (watch.recovery, watch.has_room(&self.config));
         match &mut watch.phase {
             Phase::Closed => Ok(self.free()),
-            Phase::Recovering { room, under_way, .. } if *under_way < *room => {
+            Phase::Recovering { under_way, last_entered, .. } if has_room => {
                 *under_way += 1;
+                *last_entered = Instant::now();
                 Ok(Admission::Trial(recovery))
             }
             Phase::Open { refusal, .. } | Phase::Recovering { refusal, .. } => Err(refusal.clone()),
@@ -242,9 +251,7 @@ impl Part {
     fn count(&self, watch: &mut Watch, error: &BackendError, after: u64, now: Instant) -> bool {
         let (config, answered) = (&self.config, self.answered.load(Ordering::Relaxed));
         let window = &mut watch.window;
-        if window.began.is_none_or(|began| now.duration_since(began) > config.window) {
-            *window = Window { began: Some(now), answered_before: answered, failures: 0, struck: 0 };
-        }
+        let mark = Mark { at: now, answered, struck: window.struck };
         window.struck += 1;
         let failures = self.failures.load(Ordering::Relaxed) + 1;
         match watch.counted.iter_mut().flatten().find(|(known, _)| known.is_same_failure(error)) {
@@ -257,12 +264,8 @@ impl Part {
             }
         }
         self.failures.store(failures, Ordering::Relaxed);
-        window.failures = window.failures.saturating_add(1);
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let calls = window.struck.saturating_add(answered.saturating_sub(window.answered_before));
-        let share = u64::from(config.failing_percent);
-        in_a_row >= config.failures_in_a_row.get()
-            || (window.failures >= config.min_failures.get() && window.struck * 100 >= calls * share)
+        in_a_row >= config.failures_in_a_row.get() || window.is_too_much(mark, answered, config)
     }
 
     #[cold]
@@ -354,12 +357,43 @@ impl Part {
     }
 }
 
+impl Window {
+    /// Takes in one more failure; whether the last ones are too many, and struck too large a share of the calls since the
+    /// first of them: what was answered before says nothing about how the store is now.
+    fn is_too_much(&mut self, mark: Mark, answered: u64, config: &BreakerConfig) -> bool {
+        let (now, most) = (mark.at, config.min_failures.get() as usize);
+        self.failures.push_back(mark);
+        let is_over = |mark: &Mark| now.duration_since(mark.at) > config.window;
+        while self.failures.len() > most || self.failures.front().is_some_and(is_over) {
+            self.failures.pop_front();
+        }
+        let Some(first) = self.failures.front().filter(|_| self.failures.len() == most) else { return false };
+        let struck = self.struck - first.struck;
+        let calls = struck.saturating_add(answered.saturating_sub(first.answered));
+        struck * 100 >= calls * u64::from(config.failing_percent)
+    }
+}
+
 impl Watch {
-    /// Whether a probe is due that no task sends, nor can be made to here.
-    fn is_for_callers_to_probe(&self) -> bool {
+    /// Whether a probe is due that no task sends: none can be made to here, or the one that should is on a runtime which
+    /// nobody drives.
+    fn is_for_callers_to_probe(&self, config: &BreakerConfig) -> bool {
+        let Phase::Open { next_probe, .. } = self.phase else { return false };
+        let due = if self.is_probing || has_runtime() {
+            // A probe may be under way for as long as it may take.
+            next_probe.checked_add(config.probe_timeout)
+        } else {
+            Some(next_probe)
+        };
+        due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Whether one more call may go. Those under way may never come back, as whoever polls them has other things to do: one
+    /// more goes where none has entered for as long as one may take.
+    fn has_room(&self, config: &BreakerConfig) -> bool {
         match self.phase {
-            Phase::Open { next_probe, .. } => {
-                !self.is_probing && !has_runtime() && next_probe <= Instant::now()
+            Phase::Recovering { room, under_way, last_entered, .. } => {
+                under_way < room || last_entered.elapsed() >= config.trial_timeout
             }
             _ => false,
         }
@@ -405,7 +439,7 @@ impl Watch {
         self.phase = match phase {
             Phase::Open { refusal, .. } => {
                 self.recovery += 1;
-                Phase::Recovering { refusal, room: 1, under_way: 0 }
+                Phase::Recovering { refusal, room: 1, under_way: 0, last_entered: Instant::now() }
             }
             other => other,
         };

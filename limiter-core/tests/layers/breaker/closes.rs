@@ -1,6 +1,7 @@
 //! How a breaker closes, and who is let through then.
 
 use super::{layer, open, spawn, state};
+use crate::now_or_never::now_or_never;
 use crate::remote::{Call, Mode, Remote};
 use crate::{ask, decide, error_of, ms};
 use limiter_core::{Backend, Breaker, BreakerConfig, BreakerState, ErrorKind};
@@ -120,6 +121,29 @@ async fn a_trial_that_is_dropped_makes_room_for_another() {
     assert!(decide(&*layer, &ask("a")).await.is_ok());
 }
 
+/// As in a stream whose consumer has other things to do: nothing drops it, and nothing becomes of it.
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_nobody_polls_any_more_keeps_the_others_out_for_a_moment() {
+    let remote = Remote::that_is(Mode::Hung);
+    let layer = layer(&remote, 1);
+    open(&layer).await;
+    remote.is_back();
+    sleep(ms(2_000)).await;
+    remote.becomes(Mode::Slow(ms(20)));
+    let request = ask("a");
+    let mut kept = Box::pin(layer.decide_one(&request));
+    assert!(now_or_never(kept.as_mut()).is_none());
+    sleep(ms(999)).await;
+    assert!(layer.decide_now(&ask("a")).is_some(), "it may still be answered");
+    sleep(ms(1)).await;
+    for _ in 0..32 {
+        assert!(decide(&*layer, &ask("a")).await.is_ok());
+    }
+    assert_eq!(state(&layer), BreakerState::Closed);
+    drop(kept);
+    assert!(decide(&*layer, &ask("a")).await.is_ok());
+}
+
 /// What was let through in one recovery says nothing in the next.
 #[tokio::test(start_paused = true)]
 async fn an_answer_from_an_earlier_recovery_makes_no_room() {
@@ -135,7 +159,7 @@ async fn an_answer_from_an_earlier_recovery_makes_no_room() {
     remote.is_back();
     sleep(ms(2_000)).await;
     assert!(decide(&*layer, &ask("a")).await.is_ok(), "room for two");
-    remote.becomes(Mode::Slow(ms(3_000)));
+    remote.becomes(Mode::Slow(ms(2_300)));
     let early = ask_later();
     yield_now().await;
     remote.becomes(Mode::Failing(ErrorKind::Unavailable));

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -67,6 +67,34 @@ async fn a_breaker_that_is_gone_probes_no_more() {
     remote.forget_calls();
     sleep(ms(10_000)).await;
     assert_eq!(remote.calls(), []);
+}
+
+/// A program that asks by `block_on`, one decision after another: as an open breaker answers at once, the task that probes
+/// never has its turn, and is on a runtime all the same.
+#[test]
+fn a_runtime_that_is_driven_for_answers_alone_gets_the_store_back() {
+    let remote = Remote::that_is(Mode::Failing(ErrorKind::Unavailable));
+    let inner = Deadline::new(remote.clone(), DeadlineConfig::new());
+    let config = BreakerConfig::new().probe_interval(ms(20)).probe_timeout(ms(20));
+    let layer = Arc::new(Breaker::new(inner, config));
+    let (mine, other) =
+        (Builder::new_current_thread().enable_time().build().unwrap(), Runtime::new().unwrap());
+    let ask = |runtime: &Runtime| runtime.block_on(async { decide(&*layer, &ask("a")).await });
+    mine.block_on(open(&layer));
+    remote.is_back();
+    // Those of another runtime, which is driven, are no worse off.
+    for runtime in [&mine, &other] {
+        let start = std::time::Instant::now();
+        while state(&layer) != BreakerState::Closed {
+            let _refused_or_not = ask(runtime);
+            assert!(start.elapsed() < Duration::from_secs(20), "{layer:?}");
+        }
+        remote.becomes(Mode::Failing(ErrorKind::Unavailable));
+        while state(&layer) != BreakerState::Open {
+            assert!(ask(&mine).is_err());
+        }
+        remote.is_back();
+    }
 }
 
 /// The task that probes goes with the runtime that it was started on, and the next call starts another.

@@ -116,6 +116,37 @@ async fn the_share_of_failures_opens_it_and_a_fifth_does_not() {
     }
 }
 
+/// Of a store that was well for long, but for one failure, seven of eight calls fail: what it answered before hides
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_begins_to_fail_in_part_is_left_alone_as_soon_as_any() {
+    let remote = Remote::new();
+    let layer = layer(&remote, 1);
+    for call in 0..1_000 {
+        if call == 10 {
+            remote.becomes(Mode::Failing(ErrorKind::Unavailable));
+        } else {
+            remote.is_back();
+        }
+        assert_eq!(decide(&*layer, &ask("a")).await.is_err(), call == 10);
+        sleep(ms(8)).await;
+    }
+    let mut failed = 0;
+    for call in 0.. {
+        if call % 8 == 0 {
+            remote.is_back();
+        } else {
+            remote.becomes(Mode::Failing(ErrorKind::Unavailable));
+        }
+        failed += usize::from(decide(&*layer, &ask("a")).await.is_err());
+        if state(&layer) == BreakerState::Open {
+            break;
+        }
+        sleep(ms(8)).await;
+    }
+    assert!(failed <= 20, "{failed} calls failed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_says_nothing_about_the_store_does_not_open_it() {
     for kind in [ErrorKind::Overloaded, ErrorKind::Contention, ErrorKind::Corrupt, ErrorKind::Unexpected] {
