@@ -15,7 +15,7 @@
 //! | `limiter_in_flight_requests` | gauge | requests | `store` | requests on their way to the store and back |
 //! | `limiter_breakers` | gauge | parts | `store`, `state` | parts of the store by the state of their breaker |
 //! | `limiter_breaker_openings_total` | counter | openings | `store` | how often a breaker opened |
-//! | `limiter_degraded` | gauge | limiters | `store` | whether decisions are made without the store now: 0 or 1 per limiter |
+//! | `limiter_degraded` | gauge | limiters | `store` | whether decisions are made without the store now, or were within the last minute and none since: 0 or 1 per limiter |
 //! | `limiter_degraded_seconds_total` | counter | seconds | `store` | for how long decisions were made without the store, in whole seconds: from each to the next, a second at most |
 //! | `limiter_degraded_errors_total` | counter | errors | `store`, `kind` | errors that were answered by a decision without the store |
 //! | `limiter_remembered_denials` | gauge | denials | `store` | denials that are remembered in this process |

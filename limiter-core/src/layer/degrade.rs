@@ -96,7 +96,8 @@ pub struct DegradeConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DegradeUsage {
-    /// Whether some were answered here lately: within a second before the store's last answer, or since.
+    /// Whether some were answered here lately: within a second before the store's last answer, or since, and within the last
+    /// minute, after which nobody asks.
     pub is_degraded: bool,
     /// Requests that were answered here.
     pub decisions: u64,

@@ -45,7 +45,8 @@ use std::time::Duration;
 /// # Elsewhere
 /// A reset, or a quota raised under the same numbers, by another instance is seen within `hold`. Where a store may
 /// forget what it holds ([`Backend::may_forget`]), or by [`DenyCacheConfig::until_reset`], denials are kept for as long as
-/// they last.
+/// they last. Of keys that are asked about together with others this begins a second later, when the store says the same
+/// again: until then somebody's request may hold what it gives back.
 ///
 /// # Memory
 /// At most [`DenyCacheConfig::capacity`] requests, at about 500 bytes each. Which are kept where there are more is for
@@ -75,8 +76,13 @@ pub struct DenyCache<B> {
     filter: Filter,
     hashers: [ahash::RandomState; 2],
     resets: Resets,
+    /// The rules that requests of several checks were of, a bit each; above as many as there are bits, several share one.
+    together: AtomicU64,
     hits: AtomicU64,
 }
+
+/// For how long a denial is remembered that may be somebody's who gives back.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// How much a [`DenyCache`] remembers, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +116,11 @@ fn is_taken_from_the_store(request: &Request, verdict: &Verdict) -> bool {
     both.any(|(check, decision)| check.cost > 0 && decision.origin == Origin::Store)
 }
 
+/// The rules of a request, a bit each.
+fn rules(request: &Request) -> u64 {
+    request.checks().iter().fold(0, |bits, check| bits | 1 << (check.key.keyspace().number() % 64))
+}
+
 /// What a store read when it denied, and what is needed to tell what of it still holds.
 struct Denial {
     /// By the store's clock.
@@ -120,6 +131,8 @@ struct Denial {
     is_virtual: bool,
     /// The keys' resets, as they stood.
     resets: u64,
+    /// Whether it is the store's last word, and not what another request may be about to give back.
+    is_settled: bool,
 }
 
 /// A check, and what was read of its key.
@@ -175,7 +188,7 @@ impl<B: Backend> DenyCache<B> {
         let DenyCacheConfig { capacity, hold } = config;
         let hold = match hold {
             Hold::AsTheStoreIs if inner.may_forget() => None,
-            Hold::AsTheStoreIs => Some(Duration::from_secs(1)),
+            Hold::AsTheStoreIs => Some(MOMENT),
             Hold::AtMost(hold) => Some(hold),
             Hold::UntilReset => None,
         };
@@ -187,6 +200,7 @@ impl<B: Backend> DenyCache<B> {
             filter: Filter::new(hold),
             hashers: [ahash::RandomState::new(), ahash::RandomState::new()],
             resets: Resets::default(),
+            together: AtomicU64::new(0),
             hits: AtomicU64::new(0),
         }
     }
@@ -226,6 +240,12 @@ impl<B: Backend> DenyCache<B> {
     }
 
     fn asks(&self, request: &Request) -> Asked {
+        if let [_, _, ..] = request.checks() {
+            let rules = rules(request);
+            if self.together.load(Ordering::Relaxed) & rules != rules {
+                self.together.fetch_or(rules, Ordering::Relaxed);
+            }
+        }
         Asked { at: request.now(), resets: self.resets.count() }
     }
 
@@ -277,14 +297,19 @@ impl<B: Backend> DenyCache<B> {
             cost: check.cost,
             reading: *reading,
         };
-        let denial = Denial {
+        let name = self.name(request, hash);
+        let mut denial = Denial {
             now: basis.now,
             checks: request.checks().iter().zip(&basis.readings).map(denied).collect(),
             asked: asked.at,
             is_virtual: request.instant().is_some(),
             resets,
+            is_settled: true,
         };
-        self.denials.insert(self.name(request, hash), Arc::new(denial));
+        if self.hold.is_none() && self.together.load(Ordering::Relaxed) & rules(request) != 0 {
+            denial.is_settled = self.denials.get(&name).is_some_and(|known| known.is_said_again_by(&denial));
+        }
+        self.denials.insert(name, Arc::new(denial));
         self.filter.add(hash, asked.at);
     }
 
@@ -338,6 +363,7 @@ impl Denial {
     /// What the same state says at `now`, if that is still no, and known.
     fn at(&self, request: &Request, now: Timestamp, hold: Option<Duration>) -> Option<Verdict> {
         let since = now.as_micros().checked_sub(self.asked.as_micros()).map(Duration::from_micros)?;
+        let hold = if self.is_settled { hold } else { Some(MOMENT) };
         let is_held = hold.is_none_or(|hold| since < hold);
         if !is_held || self.is_virtual != request.instant().is_some() {
             return None;
@@ -347,6 +373,18 @@ impl Denial {
         let later = self.checks.iter().zip(checks).map(|(denied, check)| denied.later(check, now));
         let readings = later.collect::<Option<SmallVec<[Reading; 1]>>>()?;
         Reading::decide_all(checks, &readings, now).filter(|verdict| !verdict.allowed())
+    }
+
+    /// Whether a later one says of each key that nothing has changed, and nobody gave back.
+    fn is_said_again_by(&self, later: &Self) -> bool {
+        let Some(since) = later.asked.as_micros().checked_sub(self.asked.as_micros()) else { return false };
+        let same = |(known, again): (&Denied, &Denied)| {
+            known.quota == again.quota
+                && known.reading.later(&known.quota, again.cost, later.now) == Some(again.reading)
+        };
+        Duration::from_micros(since) >= MOMENT
+            && self.resets == later.resets
+            && self.checks.iter().zip(&later.checks).all(same)
     }
 }
 

@@ -265,6 +265,8 @@ async fn the_time_without_the_store_is_counted_and_told_once() {
     assert_eq!((usage.is_degraded, usage.decisions, usage.degraded_for), (false, 32, ms(6_000)));
     let told = [events.count("gives no answer"), events.count("answers again"), events.all().len()];
     assert_eq!(told, [2, 2, 4], "{:?}", events.all());
+    // From the first error on.
+    assert_eq!(events.count("away=4.1s"), 2, "{:?}", events.all());
 }
 
 /// Nobody knows what the store would have said while nobody asked.
@@ -276,7 +278,9 @@ async fn time_in_which_nobody_asks_is_not_counted() {
             let _ = decide(&layer, &ask("a")).await;
             sleep(ms(200)).await;
         }
+        assert!(layer.usage().is_degraded);
         sleep(ms(3_600_000)).await;
+        assert!(!layer.usage().is_degraded);
     }
     // Twice 200 ms each time, and a second after each but the last.
     assert_eq!(layer.usage().degraded_for, ms(3 * 400 + 2 * 1_000));

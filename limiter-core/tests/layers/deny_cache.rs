@@ -153,6 +153,42 @@ async fn it_is_held_for_no_longer_than_it_may_be() {
     }
 }
 
+/// A store of which a key at a time is taken, and given back where another denies, says no meanwhile: of a rule that is asked
+/// about together with others a denial is kept for good once it is said again.
+#[tokio::test]
+async fn what_may_be_given_back_is_asked_about_once_more() {
+    let remote = Remote::that_forgets();
+    let layer = layer(&remote);
+    let day = "10/day fixed-window";
+    let take = async |now| decide(&remote, &one(day, 5, now)).await.unwrap().allowed();
+    let both = [check("c", quota(day), 1), check("1", quota(day), 1)];
+    assert!(decide(&layer, &Request::new(both).unwrap().at(at(0))).await.unwrap().allowed());
+    // Taken by one who will give it back.
+    assert!(take(at(0)).await);
+    assert!(!only(decide(&layer, &one(day, 6, at(0))).await).allowed);
+    assert!(remembered(&layer, &one(day, 6, at(999))).is_some());
+    assert!(remembered(&layer, &one(day, 6, at(1_000))).is_none());
+    // Something else is seen then than what was remembered.
+    assert!(decide(&remote, &one(day, 1, at(500))).await.unwrap().allowed());
+    assert!(!only(decide(&layer, &one(day, 6, at(1_000))).await).allowed);
+    assert!(remembered(&layer, &one(day, 6, at(2_000))).is_none());
+    // Then the same.
+    assert!(!only(decide(&layer, &one(day, 6, at(2_000))).await).allowed);
+    assert!(remembered(&layer, &one(day, 6, at(3_600_000))).is_some());
+    remote.loses_all();
+    assert!(remembered(&layer, &one(day, 6, at(3_600_001))).is_some());
+}
+
+/// Of a rule that nobody is ever asked about together with others, nothing is given back.
+#[tokio::test]
+async fn nothing_is_given_back_of_what_is_asked_about_alone() {
+    let remote = Remote::that_forgets();
+    let layer = layer(&remote);
+    let _denial = denied(&layer, "1/day", 1, at(0)).await;
+    remote.loses_all();
+    assert!(remembered(&layer, &one("1/day", 1, at(3_600_000))).is_some());
+}
+
 /// Time counts from the question: half a trip less than from the answer, and never past the promise.
 #[tokio::test]
 async fn time_counts_from_when_it_was_asked() {

@@ -26,6 +26,7 @@ struct Times {
 
 #[derive(Clone, Copy)]
 struct Time {
+    began: Instant,
     /// When the last error came, and how long it had been by then.
     last: Instant,
     lasted: Duration,
@@ -34,6 +35,9 @@ struct Time {
 /// A time ends with an answer after so long without an error: where one part of the store is dead, answers and errors
 /// take turns. A longer time between two errors is one in which nobody asked, of which so much counts.
 const CALM: Duration = Duration::from_secs(1);
+
+/// After so long without an error it is not known any more whether there would be one, as nobody asks.
+const IDLE: Duration = Duration::from_secs(60);
 
 impl Episode {
     #[inline]
@@ -46,14 +50,15 @@ impl Episode {
     #[cold]
     fn may_end(&self, store: &'static str) {
         let mut times = self.times.lock();
-        let Some(Time { lasted, .. }) = times.current.take_if(|time| time.last.elapsed() >= CALM) else {
+        let Some(Time { began, lasted, .. }) = times.current.take_if(|time| time.last.elapsed() >= CALM)
+        else {
             return;
         };
         times.ended += lasted;
         self.is_on.store(false, Ordering::Relaxed);
         // Whoever hears of it may ask how it is.
         drop(times);
-        tracing::info!(store, degraded = ?lasted, "the store answers again");
+        tracing::info!(store, away = ?began.elapsed(), degraded = ?lasted, "the store answers again");
     }
 
     pub(super) fn failed(&self, error: &BackendError, store: &'static str) {
@@ -64,7 +69,7 @@ impl Episode {
             time.last = now;
             return;
         }
-        times.current = Some(Time { last: now, lasted: Duration::ZERO });
+        times.current = Some(Time { began: now, last: now, lasted: Duration::ZERO });
         self.is_on.store(true, Ordering::Relaxed);
         drop(times);
         tracing::warn!(store, reason = %error, "the store gives no answer, and is done without");
@@ -76,7 +81,7 @@ impl Episode {
         let times = self.times.lock();
         let current = times.current.map_or(Duration::ZERO, |time| time.lasted);
         DegradeUsage {
-            is_degraded: times.current.is_some(),
+            is_degraded: times.current.is_some_and(|time| time.last.elapsed() < IDLE),
             decisions: errors.iter().map(|(_, count)| count).sum(),
             degraded_for: times.ended + current,
             errors,
