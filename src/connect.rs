@@ -121,14 +121,15 @@ pub fn connect(url: &str) -> Result<Arc<dyn Backend>, ConnectError> {
     let is_scheme = |(scheme, _): &(&str, &str)| {
         scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
     };
-    let (scheme, _) = url.split_once("://").filter(is_scheme).ok_or(ConnectError::NoScheme)?;
-    let named =
-        STORES.iter().find_map(|store| Some((store, *store.schemes.iter().find(|known| **known == scheme)?)));
+    let (scheme, rest) = url.split_once("://").filter(is_scheme).ok_or(ConnectError::NoScheme)?;
+    let is_it = |known: &&&str| known.eq_ignore_ascii_case(scheme);
+    let named = STORES.iter().find_map(|store| Some((store, *store.schemes.iter().find(is_it)?)));
     let Some((store, scheme)) = named else {
         return Err(ConnectError::UnknownScheme { scheme: scheme.to_owned() });
     };
     let open = store.open.ok_or(ConnectError::FeatureOff { scheme, feature: store.feature })?;
-    open(url).map_err(|reason| ConnectError::Store { scheme, reason: reason.into() })
+    open(&format!("{scheme}://{rest}"))
+        .map_err(|reason| ConnectError::Store { scheme, reason: reason.into() })
 }
 
 #[cfg(test)]
@@ -165,7 +166,9 @@ mod tests {
     #[test]
     #[cfg(feature = "redis")]
     fn redis_that_is_down_is_no_error_yet() {
-        assert_eq!(connect("redis://127.0.0.1:1").map(|backend| backend.name()).unwrap(), "redis");
+        for url in ["redis://127.0.0.1:1", "Redis://127.0.0.1:1"] {
+            assert_eq!(connect(url).map(|backend| backend.name()).unwrap(), "redis");
+        }
     }
 
     #[test]

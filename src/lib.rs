@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Everything that decides is a [`Backend`]; [`RateLimiter`] is the front that turns a caller and its rules into
-//! requests.
+//! requests. Examples of items that come from `limiter_core` name that crate; here they have the same names.
 //!
 //! # Features
 //! Each adds and none takes away.

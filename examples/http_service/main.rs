@@ -9,7 +9,7 @@ mod service;
 mod tests;
 
 use args::{Failure, Flags};
-use distributed_rate_limiter::OnOutage;
+use distributed_rate_limiter::{Error, OnOutage};
 use service::{QUOTAS, Service};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -51,7 +51,12 @@ async fn run() -> Result<(), Failure> {
     // Also the default, limits in this process; said here because every service should choose.
     let service = Service::new(service::limiter(store, &QUOTAS), OnOutage::default())
         .map_err(|error| Failure::Failed(error.to_string()))?;
-    service.limiter().ready().await.map_err(|error| Failure::Failed(format!("the store: {error}")))?;
+    match service.limiter().ready().await {
+        Ok(()) => {}
+        // It serves all the same, by the limits of its own.
+        Err(Error::Backend(error)) if error.is_outage() => eprintln!("the store: {error}"),
+        Err(error) => return Err(Failure::Failed(format!("the store: {error}"))),
+    }
 
     let listener = TcpListener::bind(listen)
         .await

@@ -19,7 +19,7 @@ use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request, RequestError};
 use crate::rule::ActiveRule;
 use crate::scope::{Caller, Scope};
-use crate::time::Timestamp;
+use crate::time::{Every, Timestamp};
 use ask::{Asking, Wanted, wanted};
 use std::borrow::Cow;
 use std::fmt;
@@ -38,7 +38,16 @@ use tokio::time::Instant;
 /// deadline, a store that fails is left alone until it is back, denials are remembered, and many callers' requests travel
 /// together.
 ///
-/// Cheap to clone; clones share rules and backend. Usable from any number of threads and tasks.
+/// Cheap to clone; clones share rules and backend, and the limits that hold without the store: other limiters of one process
+/// have their own. Usable from any number of threads and tasks.
+///
+/// # Runtime
+/// Trips that carry many callers, deadlines and probes are in tasks of a tokio runtime of one of the callers. One that is
+/// driven only now and then, as by `block_on` for each decision of many threads, holds up those whom it carries until their
+/// deadline.
+///
+/// # Panics
+/// Around a store that is not in this process, in a tokio runtime that was built without timers.
 ///
 /// # Examples
 /// The smallest:
@@ -85,7 +94,11 @@ struct Inner {
     backend: Arc<dyn Ask>,
     on_outage: OnOutage,
     clock: Option<Clock>,
+    warnings: Every,
 }
+
+/// Between two warnings.
+const WARNINGS: Duration = Duration::from_secs(10);
 
 /// Virtual time, for tests.
 type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
@@ -123,7 +136,7 @@ pub enum Error {
     /// The wait would be longer than the caller allows.
     #[error("the wait, {} us, is above {} us, the most that the caller waits", show(*.wait), .max.as_micros())]
     WaitTooLong {
-        /// The wait; `None`: no wait helps, as the cost is above the capacity.
+        /// The wait, what was waited in vain included; `None`: no wait helps, as the cost is above the capacity.
         wait: Option<Duration>,
         /// The most that the caller waits.
         max: Duration,
@@ -177,7 +190,18 @@ impl RateLimiter {
         match self.check(caller).await {
             Ok(decision) => decision.allowed,
             Err(Error::Backend(_)) => self.inner.on_outage == OnOutage::Allow,
-            Err(_) => false,
+            Err(error) => {
+                self.denied_for(&error);
+                false
+            }
+        }
+    }
+
+    /// Nobody else hears of an error that is none of the store's: a caller without a part that a rule counts by.
+    #[cold]
+    fn denied_for(&self, error: &Error) {
+        if self.inner.warnings.is_due(WARNINGS, Timestamp::now()) {
+            tracing::warn!(%error, "a request is denied, as it cannot be decided");
         }
     }
 
@@ -211,7 +235,8 @@ impl RateLimiter {
         Deciding { limiter: self, caller: Some(caller), cost, asking: None, made: PhantomData }
     }
 
-    /// Where the caller stands; consumes nothing.
+    /// Where the caller stands; consumes nothing. It asks for no permit, and so is always allowed: what there is says
+    /// `remaining`, and `reset_after` when all is back.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -246,7 +271,8 @@ impl RateLimiter {
     /// [`as_is`](RateLimiterBuilder::as_is).
     ///
     /// Tells by itself when the wait would be longer, without waiting, and before it takes a permit: it looks at
-    /// how long a leaky bucket's queue is, then takes its place. Of many that look at one time and see the same queue,
+    /// how long a leaky bucket's queue is, then takes its place. Under the other algorithms nobody has a place: whoever asks
+    /// first after a permit is there has it, and the others wait anew, as long as there is time. Of many that look at one time and see the same queue,
     /// those whose place turns out to be too far behind have taken a permit that they do not use.
     ///
     /// # Errors
@@ -270,14 +296,17 @@ impl RateLimiter {
         loop {
             let turn = self.turn(&caller).await?;
             if turn > left() {
-                return Err(Error::WaitTooLong { wait: Some(turn), max: max_wait });
+                return Err(Error::WaitTooLong { wait: Some(start.elapsed() + turn), max: max_wait });
             }
             can_wait(turn)?;
             let decision = self.check(caller.clone()).await?;
             let wait = if decision.allowed { Some(decision.delay) } else { decision.retry_after };
             match wait {
                 Some(wait) if wait <= left() => pause(wait).await?,
-                wait => return Err(Error::WaitTooLong { wait, max: max_wait }),
+                wait => {
+                    let wait = wait.map(|wait| start.elapsed() + wait);
+                    return Err(Error::WaitTooLong { wait, max: max_wait });
+                }
             }
             if decision.allowed {
                 return Ok(decision);
@@ -290,8 +319,8 @@ impl RateLimiter {
     ///
     /// # Errors
     /// [`Error::NothingToReset`] if there is no such rule; the store gave no answer, in which case the reset
-    /// may have been done in part, and was in this process; a full [`Memory`](crate::Memory) counts the caller together with others, which it
-    /// does not forget. Safe to repeat.
+    /// may have been done in part, and was in this process; a full [`Memory`](crate::Memory) counts the caller together
+    /// with others, which it does not forget. Safe to repeat.
     pub async fn reset<'c>(&self, caller: impl Into<Caller<'c>> + Send) -> Result<(), Error> {
         let caller = caller.into();
         let keys: Vec<_> = self
@@ -310,6 +339,9 @@ impl RateLimiter {
 
     /// Gives a rule another quota, for all clones, from the next decision on. What was used carries over as
     /// the algorithm defines it; another algorithm starts afresh.
+    ///
+    /// It holds in this process, until it ends: to change a limit everywhere, each instance is told. Callers for whom
+    /// [`Rule::quota_for`](crate::Rule::quota_for) has a quota keep that.
     ///
     /// # Errors
     /// No rule has this name, or the quota is refused; the old quota stays.

@@ -115,7 +115,7 @@ pub enum QuotaError {
     },
     /// The bucket's capacity is too high for exact arithmetic at this rate.
     #[error(
-        "burst {burst} at {limit} per {window:?} is above {max}, the highest that is exact at this rate \
+        "a bucket of {burst} at {limit} per {window:?} is above {max}, the highest that is exact at this rate \
          (a limit and window with a larger common factor allow more)"
     )]
     BurstTooHigh {

@@ -1,6 +1,7 @@
 //! Instants: whole microseconds since the Unix epoch, and the one place where the process reads its clock.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An instant: whole microseconds since the Unix epoch, at most [`Timestamp::MAX`].
@@ -59,6 +60,26 @@ impl std::ops::Add<Duration> for Timestamp {
     fn add(self, later: Duration) -> Self {
         let micros = u64::try_from(later.as_micros()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(micros).min(Self::MAX.0))
+    }
+}
+
+/// Something that is done now and then, by whoever comes by.
+#[derive(Default)]
+pub(crate) struct Every {
+    /// Not before that instant.
+    next: AtomicU64,
+}
+
+impl Every {
+    /// Whether it is to be done now, by the caller alone.
+    #[inline]
+    pub(crate) fn is_due(&self, pause: Duration, now: Timestamp) -> bool {
+        let next = self.next.load(Ordering::Relaxed);
+        if now.as_micros() < next {
+            return false;
+        }
+        let later = (now + pause).as_micros();
+        self.next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

@@ -43,7 +43,7 @@ fn a_refusal_names_the_value_and_the_bound() {
         ),
         (
             Quota::new(1, Quota::MAX_WINDOW - Duration::from_micros(624)).burst(2),
-            "burst 2 at 1 per 1125899906.842s is above 1, the highest that is exact at this rate (a limit and \
+            "a bucket of 2 at 1 per 1125899906.842s is above 1, the highest that is exact at this rate (a limit and \
              window with a larger common factor allow more)",
         ),
         (

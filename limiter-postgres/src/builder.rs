@@ -87,7 +87,7 @@ pub enum ConfigError {
     #[error("the driver does not understand the URL: an address, a port or a setting is not as it should be")]
     Url,
     /// TLS is asked for, and the feature is off.
-    #[error("TLS needs the cargo feature \"tls\" of limiter-postgres")]
+    #[error("TLS needs the cargo feature \"tls\"")]
     NoTls,
     /// The certificates that TLS is to trust cannot be used.
     #[error("the certificate cannot be used: {0}")]

@@ -58,7 +58,7 @@ pub enum ConfigError {
     #[error("a URL of Sentinel names its service behind a slash: redis-sentinel://host:26379/service")]
     NoService,
     /// TLS is asked for, and the feature is off.
-    #[error("TLS needs the cargo feature \"tls\" of limiter-redis")]
+    #[error("TLS needs the cargo feature \"tls\"")]
     NoTls,
     /// A certificate cannot be used.
     #[error("the root certificate is none in PEM form")]

@@ -3,6 +3,8 @@
 use crate::cluster::NOBODY_SAYS;
 use limiter_core::{BackendError, Effect, ErrorKind};
 use redis::{ErrorKind as Driver, RedisError, ServerErrorKind as Server};
+use std::error::Error as _;
+use std::io;
 use tokio::runtime::Handle;
 
 /// The store's name in errors and metrics.
@@ -75,6 +77,10 @@ fn by_code(error: &RedisError) -> Class {
     }
 }
 
+fn io_error(error: &RedisError) -> Option<&io::Error> {
+    error.source()?.downcast_ref()
+}
+
 /// A driver's error in one word.
 pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -> BackendError {
     let message = match error.code() {
@@ -85,7 +91,10 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -
             "the server refuses a command that the scripts need".to_owned()
         }
         Some(code) => format!("the server answered {code}"),
-        None => error.category().to_owned(),
+        None => match io_error(&error) {
+            Some(io) => format!("the connection failed: {}", io.kind()),
+            None => error.category().to_owned(),
+        },
     };
     let failed = BackendError::new(class.kind, class.effect, NAME, operation, message);
     // What a server says of a command that it does not understand quotes it, keys and all.

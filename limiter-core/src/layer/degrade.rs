@@ -70,10 +70,11 @@ pub enum OnOutage {
     Allow,
     /// Fail closed: nobody goes ahead until the store is back.
     Deny,
-    /// The same quotas in this process, at the share of one of so many instances. With 1, the default, `N` instances that
-    /// are cut off admit up to `N` times the limit; with `N`, an instance that is cut off alone admits the `N`th part.
+    /// The same quotas in this limiter, at the share of one of so many. With 1, the default, `N` instances that are cut off
+    /// admit up to `N` times the limit; with `N`, an instance that is cut off alone admits the `N`th part, and what costs
+    /// more than its share of a burst waits for the store.
     Local {
-        /// How many instances share the limits.
+        /// How many limiters share the limits: one per instance, unless a process has several of one rule.
         instances: NonZeroU32,
     },
 }

@@ -62,8 +62,8 @@ impl StandardConfig {
     }
 }
 
-/// Puts the layers around a store, in the order of this module's table: what a
-/// [`RateLimiter`](crate::RateLimiter) does by default.
+/// Puts the layers around a store: from outside [`Observe`], [`DenyCache`], [`Degrade`], [`Breaker`], [`Deadline`],
+/// [`Coalesce`], [`ObserveTrips`]. It is what a [`RateLimiter`](crate::RateLimiter) does by default.
 ///
 /// As the store is far ([`Backend::locality`]): one in this process gets [`Observe`] alone; one that combines requests by
 /// itself goes without [`Coalesce`].

@@ -5,7 +5,7 @@ use crate::layer::{
     layered,
 };
 use crate::rule::Rule;
-use crate::time::Timestamp;
+use crate::time::{Every, Timestamp};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl RateLimiterBuilder {
     }
 
     /// What keeps this application's states apart from others' in one store; by default
-    /// [`RateLimiter::DEFAULT_NAME`].
+    /// [`RateLimiter::DEFAULT_NAME`]. Names come from configuration: each with each rule's is kept as long as the process.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -70,7 +70,7 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// What is answered when the store gives no answer; by default limits in this process, as if there were no other
+    /// What is answered when the store gives no answer; by default limits of this limiter's own, as if there were no other
     /// instance, so that `N` instances that are cut off admit up to `N` times the limit.
     pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
         self.on_outage = on_outage;
@@ -149,7 +149,9 @@ impl RateLimiterBuilder {
         });
         let rules = rules.collect::<Result<Box<[_]>, Error>>()?;
         let plain = clock.is_none() && matches!(&*rules, [rule] if rule.is_plain());
-        Ok(RateLimiter { inner: Arc::new(Inner { rules, plain, backend, on_outage, clock }) })
+        Ok(RateLimiter {
+            inner: Arc::new(Inner { rules, plain, backend, on_outage, clock, warnings: Every::default() }),
+        })
     }
 }
 

@@ -35,7 +35,8 @@ pub struct RulesVerdict {
 pub struct RuleDecision {
     /// The rule's name.
     pub rule: &'static str,
-    /// The quota that decided.
+    /// The rule's quota for this caller. Where this process has decided alone ([`Origin::Degraded`](crate::Origin)), a share
+    /// of it has, whose numbers the decision says.
     pub quota: Quota,
     /// The decision; in a request that another rule denies, one that is `allowed` has consumed nothing.
     pub decision: Decision,

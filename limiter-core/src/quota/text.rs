@@ -74,6 +74,22 @@ impl FromStr for Quota {
     }
 }
 
+impl TryFrom<String> for Quota {
+    type Error = QuotaError;
+
+    fn try_from(text: String) -> Result<Self, QuotaError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Quota {
+    type Error = QuotaError;
+
+    fn try_from(text: &String) -> Result<Self, QuotaError> {
+        text.parse()
+    }
+}
+
 impl TryFrom<&str> for Quota {
     type Error = QuotaError;
 

@@ -1,10 +1,11 @@
 //! The layers together, as a limiter has them.
 
+use crate::events::Events;
 use crate::remote::{Mode, Remote};
 use crate::{ask, decide, ms};
 use limiter_core::{
     Backend, Decision, Effect, Error, ErrorKind, Locality, Memory, OnOutage, Origin, RateLimiter, Rule,
-    StandardConfig, standard,
+    Scope, StandardConfig, standard,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,4 +184,17 @@ async fn dropped_calls_and_a_flapping_store_strand_nobody() {
         longest = longest.max(caller.await.unwrap());
     }
     assert!(longest <= ms(51), "{longest:?}");
+}
+
+/// Nobody would hear of it: the answer is a plain no.
+#[tokio::test(start_paused = true)]
+async fn a_caller_whom_no_rule_can_count_is_denied_and_told_of_now_and_then() {
+    let events = Events::listen();
+    let rule = Rule::new("user", "5/s").scope(Scope::per("user"));
+    let limiter = RateLimiter::builder(Remote::new()).rule(rule).build().unwrap();
+    for _ in 0..100 {
+        assert!(!limiter.allow("canary").await);
+    }
+    let told = [events.count(r#"rule "user" counts by "user""#), events.count("canary"), events.all().len()];
+    assert_eq!(told, [1, 0, 1], "{:?}", events.all());
 }

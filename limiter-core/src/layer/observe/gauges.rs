@@ -1,9 +1,8 @@
 //! What the layers below report, handed to the recorder as differences, so that several limiters add up.
 
 use super::handles::quietly;
-use super::notice::Every;
 use crate::metric::{Figure, Kind, METADATA, Metric};
-use crate::time::Timestamp;
+use crate::time::{Every, Timestamp};
 use ::metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 use std::time::Duration;

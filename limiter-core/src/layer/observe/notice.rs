@@ -1,7 +1,7 @@
 //! What is logged, now and then.
 
 use crate::error::{BackendError, ErrorKind};
-use crate::time::Timestamp;
+use crate::time::{Every, Timestamp};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -62,26 +62,6 @@ impl Notice {
         }
         self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
-    }
-}
-
-/// Something that is done now and then, by whoever comes by.
-#[derive(Default)]
-pub(super) struct Every {
-    /// Not before that instant.
-    next: AtomicU64,
-}
-
-impl Every {
-    /// Whether it is to be done now, by the caller alone.
-    #[inline]
-    pub(super) fn is_due(&self, pause: Duration, now: Timestamp) -> bool {
-        let next = self.next.load(Ordering::Relaxed);
-        if now.as_micros() < next {
-            return false;
-        }
-        let later = (now + pause).as_micros();
-        self.next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
