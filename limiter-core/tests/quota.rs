@@ -48,7 +48,7 @@ fn a_refusal_names_the_value_and_the_bound() {
         ),
         (
             Quota::per_second(94_906_267),
-            "burst 94906267 at 94906267 per 1s is above 94906263, the highest that is exact at this rate (a \
+            "a bucket of 94906267 at 94906267 per 1s is above 94906263, the highest that is exact at this rate (a \
              limit and window with a larger common factor allow more)",
         ),
     ];
