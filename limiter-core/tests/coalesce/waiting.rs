@@ -2,8 +2,11 @@
 
 use crate::fake_store::{Act, FakeStore, ask, error_of};
 use crate::now_or_never::now_or_never;
-use crate::{GIVEN_UP, LATE, always, answers, callers, count, ids, is_empty, layer, ms, settle, some};
-use limiter_core::{Backend, CoalesceConfig};
+use crate::{
+    FULL, GIVEN_UP, LATE, Layer, always, answers, callers, count, ids, is_empty, layer, ms, settle, some,
+    spawn,
+};
+use limiter_core::{Backend, CoalesceConfig, Effect, ErrorKind};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -198,4 +201,41 @@ async fn who_leaves_the_queue_leaves_a_place_to_the_next() {
     // Four of them took three places and one behind.
     assert_eq!(third[10], 204, "{third:?}");
     assert!((201..=203).all(|id| third[..10].contains(&id)), "{third:?}");
+}
+
+/// Calls of several take no places of those who have gone: of these there are no more than may wait, or nobody queues any
+/// more behind them but calls of one.
+#[tokio::test(start_paused = true)]
+async fn places_that_nobody_takes_are_bounded() {
+    let store = FakeStore::new(|_| Act::Hang);
+    let layer = layer(&store, always().max_queued(count(32)));
+    let _first = callers(&layer, [1, 2]);
+    settle().await;
+    // In each load one stays who keeps it.
+    let mut kept = Vec::new();
+    let mut gone = 0;
+    while error_of_pair(&layer).await != FULL {
+        gone += 2;
+        if gone % 8 == 0 {
+            kept.push(spawn(&layer, [100, 101]));
+            settle().await;
+        }
+        assert!(gone < 100, "{:?}", layer.usage());
+    }
+    assert!(gone > 32 && layer.usage().queued < 24, "{gone} have gone: {:?}", layer.usage());
+    let one = callers(&layer, [200]);
+    settle().await;
+    assert!(!one[0].is_finished(), "it takes the place of one");
+}
+
+/// What a call of two is told that does not stay, if it is told anything.
+async fn error_of_pair(layer: &Layer) -> Option<(ErrorKind, Effect)> {
+    let call = spawn(layer, [300, 301]);
+    settle().await;
+    if call.is_finished() {
+        return error_of(&call.await.unwrap()[0]);
+    }
+    call.abort();
+    settle().await;
+    None
 }

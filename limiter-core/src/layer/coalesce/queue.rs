@@ -111,7 +111,7 @@ impl Queue {
         batch: &[Request],
         config: &CoalesceConfig,
     ) -> Result<Waiting<'q>, Refusal> {
-        if state.queued > 0 && state.queued + batch.len() > config.max_queued.get() {
+        if state.queued > 0 && !state.has_room(batch.len(), config.max_queued.get()) {
             return Err(Refusal::Full);
         }
         let free = state.workers < config.slots.get();
@@ -191,6 +191,12 @@ impl Queue {
 }
 
 impl State {
+    /// Whether so many more may wait. A call of several takes no places of those who have gone, of which there are no more
+    /// than may wait.
+    fn has_room(&self, requests: usize, most: usize) -> bool {
+        self.queued + requests <= most && (requests == 1 || self.vacant <= most)
+    }
+
     /// Puts a call where it fits: into the place of one that has gone, so that however many come and go there are never
     /// more places than requests that once waited together; else behind the last one, or into a new load.
     fn board(&mut self, batch: &[Request], config: &CoalesceConfig) -> (&Load, usize) {
