@@ -3,23 +3,23 @@ use crate::builder::{ConfigError, RedisBuilder};
 use crate::error::{NAME, malformed, unsent};
 use crate::ready;
 use crate::route::{Route, Slot, text};
-use crate::script::RESET;
+use crate::script::{GIVE_BACK, RESET};
 use crate::server::{Advice, Call, CallError, Patience};
 use crate::take_and_give_back::Keys;
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use limiter_core::{
     Backend, BackendError, Check, Effect, ErrorKind, Figure, Locality, Quota, QuotaError, Request, Shard,
     StorageKey, Timestamp, Verdict, metric, take_and_give_back,
 };
 use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Limits in Redis, Redis Cluster or behind Sentinel. Clones share one.
 ///
@@ -89,29 +89,40 @@ impl Inner {
     }
 
     pub(crate) fn patience(&self, send_by: Option<Instant>) -> Patience {
-        Patience { send_by, reply_by: Instant::now() + self.timeout }
+        Patience { send_by, reply_by: Instant::now() + self.timeout, queues: false }
     }
 
-    /// Decides requests that may go in one script: of one slot, or for a server that has all.
+    /// Decides requests that may go in one script: of one slot, or for a server that has all. `are_all`: of whoever asks.
     pub(crate) async fn decide_in(
         &self,
         slot: Slot,
         requests: Vec<&Request>,
+        are_all: bool,
     ) -> Vec<Result<Verdict, BackendError>> {
         match self.trip(slot, &requests, false).await {
             Ok(answers) => answers,
-            Err(CallError { advice: Some(Advice::TryAgain), .. }) => self.decide_apart(slot, &requests).await,
+            Err(CallError { advice: Some(Advice::TryAgain), .. }) => {
+                self.decide_apart(slot, &requests, are_all).await
+            }
             Err(failed) => vec![Err(failed.error); requests.len()],
         }
     }
 
     /// While a slot moves, some keys are on one server and some on the other: each request goes with those only that it
-    /// shares a key with, so that one whose own keys are apart holds up no other.
-    async fn decide_apart(&self, slot: Slot, requests: &[&Request]) -> Vec<Result<Verdict, BackendError>> {
+    /// shares a key with, so that one whose own keys are apart holds up no other. It waits until they are together where
+    /// no others are answered with it.
+    async fn decide_apart(
+        &self,
+        slot: Slot,
+        requests: &[&Request],
+        are_all: bool,
+    ) -> Vec<Result<Verdict, BackendError>> {
         let mut answers = Answers(vec![None; requests.len()]);
-        let trips = sharing_keys(requests).into_iter().map(|places| async move {
+        let groups = sharing_keys(requests);
+        let waits = are_all && groups.len() == 1;
+        let trips = groups.into_iter().map(|places| async move {
             let group: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
-            let answered = self.trip(slot, &group, true).await;
+            let answered = self.trip(slot, &group, waits).await;
             (answered.unwrap_or_else(|failed| vec![Err(failed.error); group.len()]), places)
         });
         for (group, places) in join_all(trips).await {
@@ -162,9 +173,34 @@ impl Inner {
         self.send_one(request, &Batch::pack(vec![request], self.keep)?).await
     }
 
-    /// The argument that gives back what was taken.
-    pub(crate) fn gift(&self, check: &Check, at: Option<Timestamp>, taken: &Answer) -> Vec<u8> {
-        gift(check, at, taken, self.keep)
+    /// Gives back what one check has taken. What was refused goes again while there is time, as else it stays taken.
+    pub(crate) async fn give_back(
+        &self,
+        check: &Check,
+        at: Option<Timestamp>,
+        taken: &Answer,
+    ) -> Result<(), BackendError> {
+        let gift = gift(check, at, taken, self.keep);
+        let call = Call {
+            operation: "give back",
+            script: &GIVE_BACK,
+            keys: vec![text(&check.key)],
+            arguments: vec![&gift],
+        };
+        let patience = Patience { queues: true, ..self.patience(None) };
+        loop {
+            let given = self.route.call(Slot::of(&check.key), &call, patience).await;
+            match given {
+                Err(error)
+                    if error.is_outage()
+                        && error.effect() == Effect::NotApplied
+                        && Instant::now() + BETWEEN_GIFTS < patience.reply_by =>
+                {
+                    sleep(BETWEEN_GIFTS).await;
+                }
+                given => return given.map(|_nothing| ()),
+            }
+        }
     }
 
     async fn send_one(&self, request: &Request, batch: &Batch<'_>) -> Result<Answer, BackendError> {
@@ -203,30 +239,50 @@ impl Inner {
     async fn decide_on_one(&self, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
         let all: Vec<usize> = (0..requests.len()).collect();
         if trips(&requests, &all).next() == Some(&all) {
-            return self.decide_in(Slot::default(), requests).await;
+            return self.decide_in(Slot::default(), requests, true).await;
         }
         let mut answers = Vec::with_capacity(requests.len());
         for places in trips(&requests, &all) {
             let group = places.iter().map(|place| requests[*place]).collect();
-            answers.extend(self.decide_in(Slot::default(), group).await);
+            answers.extend(self.decide_in(Slot::default(), group, false).await);
         }
         answers
     }
 
-    /// Requests of one slot in parallel by slot; before and after each that spans several.
+    /// Requests of one slot in parallel by slot. One that spans several is in line with those that it shares keys with, by
+    /// themselves or through others, and holds up no other.
     async fn decide_on_many(self: &Arc<Self>, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
         let mut answers = Answers(vec![None; requests.len()]);
-        let mut by_slot: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
-        for (i, request) in requests.iter().enumerate() {
-            if let Some(slot) = Slot::of_all(request) {
-                by_slot.entry(slot).or_default().push(i);
-                continue;
-            }
-            self.decide_slots(std::mem::take(&mut by_slot), &requests, &mut answers).await;
-            answers.0[i] = Some(take_and_give_back::start(Keys(Arc::clone(self)), request).await);
+        let requests = &requests[..];
+        if requests.iter().all(|request| Slot::of_all(request).is_some()) {
+            self.decide_slots(by_slot(requests, 0..requests.len()), requests, &mut answers).await;
+            return answers.all();
         }
-        self.decide_slots(by_slot, &requests, &mut answers).await;
+        let spans = |places: &Vec<usize>| places.iter().any(|place| Slot::of_all(requests[*place]).is_none());
+        let (lines, free): (Vec<_>, Vec<_>) = sharing_keys(requests).into_iter().partition(spans);
+        let lines = lines.into_iter().map(|places| self.decide_in_line(places, requests));
+        let lines = stream::iter(lines).buffer_unordered(MOST_LINES).collect::<Vec<_>>();
+        let free = by_slot(requests, free.into_iter().flatten());
+        let (lines, ()) = join(lines, self.decide_slots(free, requests, &mut answers)).await;
+        lines.into_iter().for_each(|(places, group)| answers.put_each(&places, group));
         answers.all()
+    }
+
+    /// One after another.
+    async fn decide_in_line(
+        self: &Arc<Self>,
+        places: Vec<usize>,
+        requests: &[&Request],
+    ) -> (Vec<usize>, Vec<Result<Verdict, BackendError>>) {
+        let mut answers = Vec::with_capacity(places.len());
+        for place in &places {
+            let request = requests[*place];
+            match Slot::of_all(request) {
+                Some(slot) => answers.extend(self.decide_in(slot, vec![request], false).await),
+                None => answers.push(take_and_give_back::start(Keys(Arc::clone(self)), request).await),
+            }
+        }
+        (places, answers)
     }
 
     async fn decide_slots(
@@ -240,7 +296,7 @@ impl Inner {
             let mut answered = Vec::with_capacity(places.len());
             for trip in trips(requests, &places) {
                 let group = trip.iter().map(|place| requests[*place]).collect();
-                answered.extend(self.decide_in(slot, group).await);
+                answered.extend(self.decide_in(slot, group, trip.len() == requests.len()).await);
             }
             (answered, places)
         });
@@ -251,8 +307,23 @@ impl Inner {
     }
 }
 
+/// Between two attempts to give something back.
+const BETWEEN_GIFTS: Duration = Duration::from_millis(10);
+
 /// Calls of one batch that are under way at once: half of what a server takes by default.
 const MOST_SLOTS: usize = 512;
+
+/// Requests over several slots of one batch that are under way at once, each with a call per key.
+const MOST_LINES: usize = 64;
+
+/// Places of requests of one slot each, by slot.
+fn by_slot(requests: &[&Request], places: impl IntoIterator<Item = usize>) -> BTreeMap<Slot, Vec<usize>> {
+    let mut by_slot: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
+    for place in places {
+        by_slot.entry(Slot::of_all(requests[place]).unwrap_or_default()).or_default().push(place);
+    }
+    by_slot
+}
 
 /// The places of requests, cut where a trip is full.
 fn trips<'a>(requests: &'a [&Request], places: &'a [usize]) -> impl Iterator<Item = &'a [usize]> {
@@ -270,23 +341,32 @@ fn trips<'a>(requests: &'a [&Request], places: &'a [usize]) -> impl Iterator<Ite
     })
 }
 
-/// The places of requests, those together that share a key with one another, in order.
+/// The places of requests, those together that share a key with one another or through others, each group in order.
 fn sharing_keys(requests: &[&Request]) -> Vec<Vec<usize>> {
-    let mut sets: Vec<(HashSet<&StorageKey>, Vec<usize>)> = Vec::new();
-    for (place, request) in requests.iter().enumerate() {
-        let keys = || request.checks().iter().map(|check| &check.key);
-        let mut joined = (keys().collect::<HashSet<_>>(), vec![place]);
-        for (others, places) in sets.extract_if(.., |(others, _)| keys().any(|key| others.contains(key))) {
-            joined.0.extend(others);
-            joined.1.extend(places);
+    // Of each place an earlier one of its group, itself where there is none.
+    let mut earlier: Vec<usize> = (0..requests.len()).collect();
+    let first = |earlier: &[usize], mut place: usize| {
+        while earlier[place] != place {
+            place = earlier[place];
         }
-        sets.push(joined);
-    }
-    let sorted = |(_, mut places): (_, Vec<usize>)| {
-        places.sort_unstable();
-        places
+        place
     };
-    sets.into_iter().map(sorted).collect()
+    let mut last_on: HashMap<&StorageKey, usize> = HashMap::new();
+    for (place, request) in requests.iter().enumerate() {
+        for check in request.checks() {
+            if let Some(other) = last_on.insert(&check.key, place) {
+                let (one, other) = (first(&earlier, place), first(&earlier, other));
+                earlier[one.max(other)] = one.min(other);
+            }
+        }
+        // A step from each to the first, so that chains stay short.
+        earlier[place] = first(&earlier, place);
+    }
+    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for place in 0..requests.len() {
+        groups.entry(first(&earlier, place)).or_default().push(place);
+    }
+    groups.into_values().collect()
 }
 
 fn missing() -> BackendError {

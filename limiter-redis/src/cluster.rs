@@ -279,7 +279,8 @@ impl Shared {
         asked.extend(seeds);
         fastrand::shuffle(&mut asked);
         let answers = asked.into_iter().map(|member| async move {
-            let patience = Patience { send_by: None, reply_by: Instant::now() + LEARNING_TIMEOUT };
+            let patience =
+                Patience { send_by: None, reply_by: Instant::now() + LEARNING_TIMEOUT, queues: false };
             let command = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
             let reply = member.server.command("learn", &command, patience).await.map_err(unlearnt)?;
             let nobody = || unsent(ErrorKind::Unavailable, "learn", NOBODY_SAYS);

@@ -91,21 +91,33 @@ fn is_too_old(version: &str) -> bool {
 /// Does once on each server what decisions and resets do, with every command that the scripts use, on keys of its own.
 async fn try_out(redis: &Redis, servers: usize) -> Result<(), BackendError> {
     let now = Timestamp::now();
-    // The second entry of a log is appended, and its time to live prolonged.
+    // One by the server's clock. The second entry of a log is appended, and its time to live prolonged.
     let probes = [
-        ("1000/2h", now),
-        ("1000/2h fixed-window", now),
-        ("1000/2h sliding-counter", now),
-        ("1000/2h sliding-log", now),
-        ("1000/2h sliding-log", now + Duration::from_secs(7_000)),
+        ("1000/2h", None),
+        ("1000/2h fixed-window", Some(now)),
+        ("1000/2h sliding-counter", Some(now)),
+        ("1000/2h sliding-log", Some(now)),
+        ("1000/2h sliding-log", Some(now + Duration::from_secs(7_000))),
     ];
+    let gives_back = matches!(redis.inner.route, Route::Cluster(_));
     let mut keys = Vec::with_capacity(probes.len() * servers);
     for (text, at) in probes {
         let requests = probe(redis, servers, text, at).map_err(|error| config(&error.to_string()))?;
         keys.extend(requests.iter().flat_map(|request| request.checks()).map(|check| check.key.clone()));
-        try_join_all(requests.iter().map(|request| redis.inner.take(request))).await?;
+        try_join_all(
+            requests.iter().map(|request| try_on_one(&redis.inner, request, gives_back && at.is_none())),
+        )
+        .await?;
     }
     redis.reset(&keys).await
+}
+
+async fn try_on_one(inner: &Inner, request: &Request, gives_back: bool) -> Result<(), BackendError> {
+    let taken = inner.take(request).await?;
+    match request.checks() {
+        [check] if gives_back => inner.give_back(check, request.instant(), &taken).await,
+        _ => Ok(()),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +134,26 @@ enum ProbeError {
 const TRIED: u32 = 100_000;
 
 /// A request for a key on each server.
-fn probe(redis: &Redis, servers: usize, text: &str, at: Timestamp) -> Result<Vec<Request>, ProbeError> {
+fn probe(
+    redis: &Redis,
+    servers: usize,
+    text: &str,
+    at: Option<Timestamp>,
+) -> Result<Vec<Request>, ProbeError> {
     let quota: Quota = text.parse()?;
     let keyspace = Keyspace::new("limiter-ready", "probe", quota.algorithm())?;
     let mut met = HashSet::with_capacity(servers);
     let keys = (0..TRIED).map(|number| keyspace.key(&number.to_be_bytes()));
     let keys =
         keys.filter(|key| redis.inner.route.part(key).is_some_and(|part| met.insert(part))).take(servers);
-    keys.map(|key| Ok(Request::one(Check { key, quota, cost: 1 })?.at(at))).collect()
+    let request = |key| {
+        let request = Request::one(Check { key, quota, cost: 1 })?;
+        Ok(match at {
+            Some(at) => request.at(at),
+            None => request,
+        })
+    };
+    keys.map(request).collect()
 }
 
 fn config(message: &str) -> BackendError {

@@ -30,6 +30,8 @@ pub(crate) struct Patience {
     pub(crate) send_by: Option<Instant>,
     /// One for a whole call, also where it is sent twice or elsewhere.
     pub(crate) reply_by: Instant,
+    /// Whether it waits for its turn where too many calls are in flight.
+    pub(crate) queues: bool,
 }
 
 /// An answer, or a refusal by the driver or the server.
@@ -92,10 +94,14 @@ impl Server {
         asking: bool,
     ) -> Result<Outcome, BackendError> {
         error::runtime(operation)?;
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+        let send_by = patience.send_by();
+        let permit = match self.in_flight.try_acquire() {
+            Err(_) if patience.queues => timeout_at(send_by, self.in_flight.acquire()).await.ok(),
+            permit => permit.ok().map(Ok),
+        };
+        let Some(Ok(_permit)) = permit else {
             return Err(unsent(ErrorKind::Overloaded, operation, "too many calls are in flight"));
         };
-        let send_by = patience.send_by();
         let mut connection = self.link.connection(operation, send_by).await?;
         if send_by <= Instant::now() {
             return Err(unsent(ErrorKind::Timeout, operation, "the deadline passed before it was sent"));

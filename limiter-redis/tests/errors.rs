@@ -224,6 +224,50 @@ async fn wrongtype_heals() {
     }
 }
 
+/// What cannot be read is not as if never used.
+#[tokio::test]
+async fn a_log_that_may_not_be_read_admits_nobody() {
+    const ONE: &str = "1/day sliding-log";
+    let (server, redis) = used().await;
+    assert!(ask(&redis, ONE, "a").await.expect("an answer").allowed());
+    bend(&server, &["ACL", "SETUSER", "default", "-getrange"]);
+    let error = ask(&redis, ONE, "a").await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    bend(&server, &["ACL", "SETUSER", "default", "+getrange"]);
+    assert!(!ask(&redis, ONE, "a").await.expect("an answer").allowed());
+    assert_eq!(redis.corrupt_states(), 0);
+}
+
+/// Of three, the first or the second, where the last is all that is read at first.
+#[tokio::test]
+async fn a_damaged_record_within_a_log_is_reported_and_spoils_no_other_key() {
+    const THREE: &str = "3/day sliding-log";
+    let (server, redis) = used().await;
+    for (name, offset) in [("first", "0"), ("second", "35")] {
+        for _ in 0..3 {
+            assert!(ask(&redis, THREE, name).await.expect("an answer").allowed());
+        }
+        let keys = server.command(&["KEYS", &format!("*{name}")]).expect("keys");
+        let log = keys.items()[0].text().expect("a name").as_bytes();
+        server.command(&[b"SETRANGE", log, offset.as_bytes(), &[0xff; 7]]).expect("damage");
+        let before = redis.corrupt_states();
+        let cost = if name == "first" { 1 } else { 2 };
+        let batch = [
+            request(TEN, name),
+            Request::one(check(THREE, name, cost)).expect("a check"),
+            request(TEN, name),
+        ];
+        let allowed: Vec<bool> = redis
+            .decide(&batch)
+            .await
+            .into_iter()
+            .map(|answer| answer.expect("an answer").allowed())
+            .collect();
+        assert_eq!(allowed, [true, false, true], "{name}");
+        assert!(redis.corrupt_states() > before, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn max_clients() {
     let (server, redis) = used().await;

@@ -35,9 +35,9 @@ local function sliding_log_record(k, log, i)
   local from = (i - log.first_seen) * SIZE
   if #log.seen >= from + SIZE then
     local time, total = struct.unpack('<I7I4', log.seen, from + 1)
-    return time, total
+    if log.head_time <= time and time <= log.time then return time, total end
   end
-  -- Lost: as if all had come with the newest, which is stricter.
+  -- Lost or damaged: as if all had come with the newest, which is stricter.
   if not log.is_torn then corrupt = corrupt + 1 end
   log.is_torn = true
   return log.time, log.total
@@ -130,6 +130,8 @@ local function sliding_log_load(k)
   states[k] = log
   local tail = redis.pcall('GETRANGE', KEYS[k], TAIL, '-1')
   if tail == '' then return log end
+  -- What is of another type is no log; any other error is none of the state's.
+  if type(tail) == 'table' and not string.find(tail.err, 'WRONGTYPE', 1, true) then error(tail) end
   if type(tail) == 'string' and #tail == SIZE then
     local time, total, head, head_time, before, n, expires = struct.unpack(RECORD, tail)
     if time < 9007199254740992 and 1 <= head and head <= n and n < MOST and head_time <= time then

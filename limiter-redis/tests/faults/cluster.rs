@@ -3,9 +3,9 @@
 use crate::common::{answer, bend};
 use crate::keys::all_have_a_time_to_live;
 use crate::stacks::stacks;
-use limiter_core::{Algorithm, Backend, Check, Keyspace, Request, StorageKey};
+use limiter_core::{Algorithm, Backend, Check, Effect, ErrorKind, Keyspace, Placement, Request, StorageKey};
 use limiter_redis::{Redis, RedisBuilder};
-use limiter_testkit::faults::{Load, LossKind, Outcome, Plan, equals_reference, is_back, lasting};
+use limiter_testkit::faults::{History, Load, LossKind, Outcome, Plan, equals_reference, is_back, lasting};
 use limiter_testkit::servers::{self, RedisCluster};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub(crate) fn connect(cluster: &RedisCluster) -> Redis {
     patient(cluster).build().expect("a URL of Redis")
 }
 
-fn patient(cluster: &RedisCluster) -> RedisBuilder {
+pub(crate) fn patient(cluster: &RedisCluster) -> RedisBuilder {
     Redis::builder(url(cluster)).timeout(Duration::from_secs(5)).connect_timeout(Duration::from_secs(5))
 }
 
@@ -47,13 +47,14 @@ pub(crate) fn home(slot: i64) -> usize {
     (0..3).find(|i| slot < 16_384 * (i + 1) / 3).and_then(|i| usize::try_from(i).ok()).expect("a slot")
 }
 
-async fn end(cluster: &RedisCluster, load: Load, stacks: &[Arc<dyn Backend>]) {
+async fn end(cluster: &RedisCluster, load: Load, stacks: &[Arc<dyn Backend>]) -> History {
     let history = load.check(&connect(cluster)).await;
     println!("{}", history.summary());
     for stack in stacks {
         equals_reference(&**stack).await;
     }
     cluster.nodes().iter().filter(|node| node.pid().is_some()).for_each(all_have_a_time_to_live);
+    history
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +132,6 @@ fn answered(node: &servers::Redis, code: &str) -> u64 {
 async fn slots_that_move_are_followed_and_counts_are_exact() {
     let cluster = RedisCluster::start(3, 0).expect("a cluster");
     let nodes = cluster.nodes();
-    // For as long as some of a request's keys are here and some there, it waits.
     let stacks = stacks(&patient(&cluster));
     let plan = Plan::new(1).crossing();
     let moving = plan.keys[plan.group(0)[0]].clone();
@@ -148,24 +148,9 @@ async fn slots_that_move_are_followed_and_counts_are_exact() {
     let load = Load::start_patient(plan.and_counted(singles), &stacks);
     load.answers(300).await;
 
-    let number = slot.to_string();
-    let ids: Vec<String> = nodes
-        .iter()
-        .map(|node| node.command(&["CLUSTER", "MYID"]).expect("an id").text().expect("text").to_owned())
-        .collect();
     for (step, (from, to)) in [(first, (first + 1) % 3), ((first + 1) % 3, first)].into_iter().enumerate() {
-        bend(&nodes[to], &["CLUSTER", "SETSLOT", &number, "IMPORTING", &ids[from]]);
-        bend(&nodes[from], &["CLUSTER", "SETSLOT", &number, "MIGRATING", &ids[to]]);
-        loop {
-            let keys = nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", &number, "2"]).expect("keys");
-            let names: Vec<&str> = keys.items().iter().filter_map(|key| key.text()).collect();
-            if names.is_empty() {
-                break;
-            }
-            let port = nodes[to].port().to_string();
-            let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
-            words.extend(names);
-            bend(&nodes[from], &words);
+        begin_to_move(nodes, slot, from, to);
+        while move_keys(nodes, slot, from, to, 2) {
             load.answers(10).await;
         }
         // A key that is born now is born over there.
@@ -180,16 +165,107 @@ async fn slots_that_move_are_followed_and_counts_are_exact() {
             assert!(!again.allowed(), "what is born on the way is kept");
         }
         for node in [to, from, 3 - to - from] {
-            bend(&nodes[node], &["CLUSTER", "SETSLOT", &number, "NODE", &ids[to]]);
+            bend(&nodes[node], &["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &id(&nodes[to])]);
         }
         load.answers(300).await;
     }
-    assert_eq!(load.errors(), 0, "{}", load.last_error());
     for code in ["MOVED", "ASK", "TRYAGAIN"] {
         let count: u64 = nodes.iter().map(|node| answered(node, code)).sum();
         assert!(count > 0, "no {code} was met");
     }
-    end(&cluster, load, &stacks).await;
+    // For as long as some of a request's keys are here and some there, it waits, or is told so.
+    for call in end(&cluster, load, &stacks).await.calls {
+        match call.outcome {
+            Outcome::Granted | Outcome::Denied => {}
+            Outcome::NotApplied => assert!(call.wants.len() > 1, "{call:?}"),
+            Outcome::Unknown => panic!("{call:?}"),
+        }
+    }
+}
+
+/// A request whose keys are partly here and partly there is told so where it would hold up others, and waits where not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_waits_for_its_slot_holds_up_no_other() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    let nodes = cluster.nodes();
+    let redis = connect(&cluster);
+    let quota = lasting(Algorithm::TokenBucket, 10);
+    let space = Keyspace::new("faults", "apart", Algorithm::TokenBucket).expect("short names");
+    let check = |key: &StorageKey| Check { key: key.clone(), quota, cost: 1 };
+    let pair = [space.key(b"a"), space.key(b"b")].map(|key| key.placed(Placement::of(b"apart")));
+    let moving = slot(&nodes[0], tag(&pair[0]).as_bytes());
+    let (from, to) = (home(moving), (home(moving) + 1) % 3);
+    let pair = Request::new(pair.each_ref().map(check)).expect("keys that differ");
+    assert!(answer(&redis, &pair).await.expect("an answer").allowed());
+    begin_to_move(nodes, moving, from, to);
+    assert!(move_keys(nodes, moving, from, to, 1), "one of two");
+
+    let others = (0_u32..).map(|i| space.key(&i.to_be_bytes()));
+    let others = others.filter(|key| home(slot(&nodes[0], tag(key).as_bytes())) == from).take(20);
+    let others = others.map(|key| Request::one(check(&key)).expect("a check"));
+    let batch: Vec<Request> = [pair.clone()].into_iter().chain(others).collect();
+    let start = Instant::now();
+    let answers = redis.decide(&batch).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let told = answers[0].as_ref().expect_err("keys that are apart");
+    assert_eq!((told.kind(), told.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{told}");
+    for other in &answers[1..] {
+        assert!(other.as_ref().expect("an answer").allowed());
+    }
+    let waiting = tokio::spawn(async move { answer(&redis, &pair).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    while move_keys(nodes, moving, from, to, 10) {}
+    assert!(waiting.await.expect("a task").expect("an answer").allowed());
+}
+
+fn id(node: &servers::Redis) -> String {
+    node.command(&["CLUSTER", "MYID"]).expect("an id").text().expect("text").to_owned()
+}
+
+fn begin_to_move(nodes: &[servers::Redis], slot: i64, from: usize, to: usize) {
+    let slot = slot.to_string();
+    bend(&nodes[to], &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(&nodes[from])]);
+    bend(&nodes[from], &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(&nodes[to])]);
+}
+
+/// Moves so many keys of a slot; whether there were any.
+fn move_keys(nodes: &[servers::Redis], slot: i64, from: usize, to: usize, count: u32) -> bool {
+    let keys = nodes[from]
+        .command(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &count.to_string()])
+        .expect("keys");
+    let names: Vec<&str> = keys.items().iter().filter_map(|key| key.text()).collect();
+    if names.is_empty() {
+        return false;
+    }
+    let port = nodes[to].port().to_string();
+    let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+    words.extend(names);
+    bend(&nodes[from], &words);
+    true
+}
+
+/// One node hangs: requests over several slots wait for it side by side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_over_slots_wait_for_a_node_once() {
+    let cluster = RedisCluster::start(3, 0).expect("a cluster");
+    let redis =
+        Redis::builder(url(&cluster)).timeout(Duration::from_secs(1)).build().expect("a URL of Redis");
+    let quota = lasting(Algorithm::TokenBucket, 10);
+    let space = Keyspace::new("faults", "hung", Algorithm::TokenBucket).expect("short names");
+    let check = |i: u32| Check { key: space.key(&i.to_be_bytes()), quota, cost: 1 };
+    let pair = |i: u32| Request::new([check(2 * i), check(2 * i + 1)]).expect("keys that differ");
+    let batch: Vec<Request> = (0..40).map(pair).collect();
+    for answer in redis.decide(&batch).await {
+        assert!(answer.expect("an answer").allowed());
+    }
+    cluster.nodes()[2].pause();
+    let start = Instant::now();
+    let answers = redis.decide(&batch).await;
+    // A look and what follows it take a second each at the most.
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(answers.iter().any(Result::is_ok) && answers.iter().any(Result::is_err), "{answers:?}");
+    cluster.nodes()[2].resume();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
