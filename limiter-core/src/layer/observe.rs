@@ -39,7 +39,8 @@ use tokio::time::Instant;
 /// Gauges, and counters of what is below, are sampled: at most once a second, by the decision that comes by then, and by
 /// [`RateLimiter::report`](crate::RateLimiter::report), which whoever exports may call before. A thread of our own
 /// would need a runtime or a way to end it, and tell of nothing while nothing is decided. Several limiters of one
-/// store add up.
+/// store add up: of what their layers hold, and of what the store holds where each has a store of its own. Clones of one
+/// store are told of by each limiter, so that limiters which share a process are better one limiter of several rules.
 ///
 /// # Log
 /// A warning for each kind of error, and for decisions made without the store, at most every 10 s each, which tells
