@@ -11,7 +11,9 @@ use crate::time::Timestamp;
 use futures_util::future::join_all;
 use std::borrow::Borrow;
 use std::future::Future;
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 /// A store that decides each key by itself, as [`start`] needs it.
 pub trait KeyByKey: Send + Sync + 'static {
@@ -27,15 +29,19 @@ pub trait KeyByKey: Send + Sync + 'static {
     /// Decides a request of one check.
     fn take(&self, request: &Request) -> impl Future<Output = Result<Self::Answer, BackendError>> + Send;
 
-    /// Gives back what was taken of a check whose request carried the instant `at`; it stays taken, which is stricter,
-    /// where the store does not answer.
+    /// Gives back what was taken of a check whose request carried the instant `at`. Asked again, for a while, after an outage
+    /// in which it was not applied; else it stays taken, which is stricter. It waits for its turn where others are refused.
     fn give_back(
         &self,
         check: &Check,
         at: Option<Timestamp>,
         taken: &Self::Answer,
-    ) -> impl Future<Output = ()> + Send;
+    ) -> impl Future<Output = Result<(), BackendError>> + Send;
 }
+
+/// How often a store is asked to take something back, and what lies between.
+const GIVES: usize = 25;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Starts deciding a request key by key, in a task of its own: a caller who goes away leaves nothing half done.
 ///
@@ -149,9 +155,18 @@ fn is_granted<A: Borrow<Answer>>(answer: &A) -> bool {
 async fn give_all_back<S: KeyByKey>(store: &S, request: &Request, taken: &[(usize, S::Answer)]) {
     let gifts = taken.iter().filter_map(|(i, answer)| {
         let check = request.checks().get(*i).filter(|check| check.cost > 0)?;
-        Some(store.give_back(check, request.instant(), answer))
+        Some(give_back(store, check, request.instant(), answer))
     });
     join_all(gifts).await;
+}
+
+async fn give_back<S: KeyByKey>(store: &S, check: &Check, at: Option<Timestamp>, taken: &S::Answer) {
+    for _ in 0..GIVES {
+        match store.give_back(check, at, taken).await {
+            Err(error) if error.is_outage() && error.effect() == Effect::NotApplied => sleep(PAUSE).await,
+            _given_or_lost => return,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 /// Limits in Redis, Redis Cluster or behind Sentinel. Clones share one.
 ///
@@ -173,7 +173,7 @@ impl Inner {
         self.send_one(request, &Batch::pack(vec![request], self.keep)?).await
     }
 
-    /// Gives back what one check has taken. What was refused goes again while there is time, as else it stays taken.
+    /// Gives back what one check has taken.
     pub(crate) async fn give_back(
         &self,
         check: &Check,
@@ -188,19 +188,7 @@ impl Inner {
             arguments: vec![&gift],
         };
         let patience = Patience { queues: true, ..self.patience(None) };
-        loop {
-            let given = self.route.call(Slot::of(&check.key), &call, patience).await;
-            match given {
-                Err(error)
-                    if error.is_outage()
-                        && error.effect() == Effect::NotApplied
-                        && Instant::now() + BETWEEN_GIFTS < patience.reply_by =>
-                {
-                    sleep(BETWEEN_GIFTS).await;
-                }
-                given => return given.map(|_nothing| ()),
-            }
-        }
+        self.route.call(Slot::of(&check.key), &call, patience).await.map(|_nothing| ())
     }
 
     async fn send_one(&self, request: &Request, batch: &Batch<'_>) -> Result<Answer, BackendError> {
@@ -306,9 +294,6 @@ impl Inner {
         }
     }
 }
-
-/// Between two attempts to give something back.
-const BETWEEN_GIFTS: Duration = Duration::from_millis(10);
 
 /// Calls of one batch that are under way at once: half of what a server takes by default.
 const MOST_SLOTS: usize = 512;

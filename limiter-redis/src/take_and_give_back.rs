@@ -25,8 +25,13 @@ impl KeyByKey for Keys {
         self.0.take(request).await
     }
 
-    async fn give_back(&self, check: &Check, at: Option<Timestamp>, taken: &Answer) {
-        let _stays_taken = self.0.give_back(check, at, taken).await;
+    async fn give_back(
+        &self,
+        check: &Check,
+        at: Option<Timestamp>,
+        taken: &Answer,
+    ) -> Result<(), BackendError> {
+        self.0.give_back(check, at, taken).await
     }
 }
 

@@ -305,11 +305,15 @@ impl<S: CasStore> KeyByKey for Keys<S> {
         self.one(Wish::Take, request).await
     }
 
-    async fn give_back(&self, check: &Check, at: Option<Timestamp>, taken: &batch::Answer) {
-        if let Some(reading) = taken.readings.first() {
-            let wish = Wish::GiveBack(taken.now, *reading);
-            let _stays_taken = self.one(wish, &Request::alone(check, at, None)).await;
-        }
+    async fn give_back(
+        &self,
+        check: &Check,
+        at: Option<Timestamp>,
+        taken: &batch::Answer,
+    ) -> Result<(), BackendError> {
+        let reading = taken.readings.first().ok_or_else(|| unanswered(self.0.name, "decide"))?;
+        let wish = Wish::GiveBack(taken.now, *reading);
+        self.one(wish, &Request::alone(check, at, None)).await.map(|_answer| ())
     }
 }
 

@@ -216,7 +216,9 @@ impl Queues {
     fn admit(&mut self, waiter: Waiter, config: &CasConfig) -> Result<Option<Handle>, Refusal> {
         let most = config.max_queued.get();
         let busy = self.keys.len() - self.resting_keys;
-        if self.waiting.max(busy) >= most {
+        // Who gives back has waited before.
+        let is_owed = matches!(waiter.wish, Wish::GiveBack(..));
+        if self.waiting.max(busy) >= most && !is_owed {
             return Err(Refusal::Full);
         }
         if let Some(slot) = self.keys.get_mut(&waiter.check.key)

@@ -325,6 +325,47 @@ async fn what_was_taken_is_given_back_when_a_later_key_denies() {
     assert_eq!(taken(&backend, "a").await, 1);
 }
 
+/// The second of two that looked together is denied at the second key: a look, then a read and a write of each key.
+async fn denied_at_the_second_key(backend: &CasBackend<Fake>, meanwhile: impl AsyncFnOnce()) {
+    let both = || Request::new([check("a", "100/day", 1), check("b", "1/day", 1)]).unwrap();
+    let asked = [start(backend, both()), start(backend, both())];
+    sleep(4 * TRIP + 2 * MS).await;
+    meanwhile().await;
+    let mut allowed = 0;
+    for caller in asked {
+        allowed += u64::from(caller.await.unwrap().unwrap().allowed());
+    }
+    assert_eq!((allowed, taken(backend, "a").await), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_to_take_back_is_given_again() {
+    let (fake, backend) = backend(CasConfig::new());
+    denied_at_the_second_key(&backend, async || {
+        fake.writing(Mood::Refusing);
+        sleep(50 * MS).await;
+        fake.writing(Mood::Well);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_is_not_refused_by_a_full_queue() {
+    let (_, backend) = backend(CasConfig::new().max_queued(NonZeroUsize::new(4).unwrap()));
+    let mut others = Vec::new();
+    denied_at_the_second_key(&backend, async || {
+        others.push(start(&backend, request("c")));
+        sleep(MS).await;
+        others.extend((0..3).map(|_| start(&backend, request("c"))));
+        tokio::task::yield_now().await;
+        assert_eq!(error(ask(&backend, request("d")).await), (ErrorKind::Overloaded, Effect::NotApplied));
+    })
+    .await;
+    for other in others {
+        assert!(other.await.unwrap().unwrap().allowed());
+    }
+}
+
 #[test]
 fn without_a_runtime_it_is_an_error() {
     let (_, backend) = backend(CasConfig::new());
