@@ -53,6 +53,7 @@ pub(crate) struct Inner {
     keep: Keep,
     timeout: Duration,
     pub(crate) allow_eviction: bool,
+    max_in_flight: usize,
     corrupt: AtomicU64,
 }
 
@@ -84,8 +85,14 @@ impl Redis {
 }
 
 impl Inner {
-    pub(crate) fn new(route: Route, keep: Keep, timeout: Duration, allow_eviction: bool) -> Self {
-        Self { route, keep, timeout, allow_eviction, corrupt: AtomicU64::new(0) }
+    pub(crate) fn new(
+        route: Route,
+        keep: Keep,
+        timeout: Duration,
+        allow_eviction: bool,
+        max_in_flight: usize,
+    ) -> Self {
+        Self { route, keep, timeout, allow_eviction, max_in_flight, corrupt: AtomicU64::new(0) }
     }
 
     pub(crate) fn patience(&self, send_by: Option<Instant>) -> Patience {
@@ -122,13 +129,33 @@ impl Inner {
         let waits = are_all && groups.len() == 1;
         let trips = groups.into_iter().map(|places| async move {
             let group: Vec<&Request> = places.iter().map(|place| requests[*place]).collect();
-            let answered = self.trip(slot, &group, waits).await;
-            (answered.unwrap_or_else(|failed| vec![Err(failed.error); group.len()]), places)
+            (self.decide_group(slot, &group, waits).await, places)
         });
         for (group, places) in join_all(trips).await {
             answers.put_each(&places, group);
         }
         answers.all()
+    }
+
+    /// Requests that share keys: together, or where one's keys are apart, one after another.
+    async fn decide_group(
+        &self,
+        slot: Slot,
+        group: &[&Request],
+        waits: bool,
+    ) -> Vec<Result<Verdict, BackendError>> {
+        match self.trip(slot, group, waits).await {
+            Ok(answers) => answers,
+            Err(CallError { advice: Some(Advice::TryAgain), .. }) if group.len() > 1 => {
+                let mut answers = Vec::with_capacity(group.len());
+                for request in group {
+                    let answered = self.trip(slot, std::slice::from_ref(request), false).await;
+                    answers.extend(answered.unwrap_or_else(|failed| vec![Err(failed.error)]));
+                }
+                answers
+            }
+            Err(failed) => vec![Err(failed.error); group.len()],
+        }
     }
 
     async fn trip(
@@ -249,7 +276,10 @@ impl Inner {
         let spans = |places: &Vec<usize>| places.iter().any(|place| Slot::of_all(requests[*place]).is_none());
         let (lines, free): (Vec<_>, Vec<_>) = sharing_keys(requests).into_iter().partition(spans);
         let lines = lines.into_iter().map(|places| self.decide_in_line(places, requests));
-        let lines = stream::iter(lines).buffer_unordered(MOST_LINES).collect::<Vec<_>>();
+        // All looks of a request leave together.
+        let widest = requests.iter().map(|request| request.checks().len()).max().unwrap_or(1);
+        let most = (self.max_in_flight / 2 / widest).clamp(1, MOST_LINES);
+        let lines = stream::iter(lines).buffer_unordered(most).collect::<Vec<_>>();
         let free = by_slot(requests, free.into_iter().flatten());
         let (lines, ()) = join(lines, self.decide_slots(free, requests, &mut answers)).await;
         lines.into_iter().for_each(|(places, group)| answers.put_each(&places, group));
@@ -298,7 +328,8 @@ impl Inner {
 /// Calls of one batch that are under way at once: half of what a server takes by default.
 const MOST_SLOTS: usize = 512;
 
-/// Requests over several slots of one batch that are under way at once, each with a call per key.
+/// Requests over several slots of one batch that are under way at once, and where that is less, as many as half of the
+/// calls that may be in flight.
 const MOST_LINES: usize = 64;
 
 /// Places of requests of one slot each, by slot.

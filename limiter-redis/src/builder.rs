@@ -235,7 +235,7 @@ impl RedisBuilder {
         };
         let keep = Keep { grace: self.grace, virtual_expiry: self.virtual_expiry };
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
-        Ok(Redis { inner: Arc::new(Inner::new(route, keep, timeout, self.allow_eviction)) })
+        Ok(Redis { inner: Arc::new(Inner::new(route, keep, timeout, self.allow_eviction, most)) })
     }
 }
 

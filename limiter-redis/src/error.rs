@@ -38,7 +38,9 @@ pub(crate) fn classify(error: &RedisError) -> Class {
     const CONFIG: Class = Class::not_applied(ErrorKind::Config);
     const UNKNOWN: Class = Class { kind: ErrorKind::Unavailable, effect: Effect::Unknown, is_lost: true };
     match error.kind() {
-        Driver::Server(Server::BusyLoading | Server::ClusterDown | Server::TryAgain) => UNAVAILABLE,
+        Driver::Server(Server::BusyLoading | Server::ClusterDown) => UNAVAILABLE,
+        // The server is well, and keys are on their way.
+        Driver::Server(Server::TryAgain) => Class::not_applied(ErrorKind::Contention),
         Driver::Server(Server::NoScript | Server::Moved | Server::Ask) => UNAVAILABLE,
         // A primary that was demoted: whoever connects anew finds the one that took its place.
         Driver::Server(Server::ReadOnly | Server::MasterDown) => UNAVAILABLE.losing_the_connection(),

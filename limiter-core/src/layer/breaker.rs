@@ -44,7 +44,7 @@ use tokio::runtime::Handle;
 /// time, the first within a quarter of [`BreakerConfig::probe_interval`], the next an interval later, and then twice as
 /// long after each time, up to [`BreakerConfig::longest_probe_interval`]; less up to half of it by chance, but an interval
 /// at least. A probe may take [`BreakerConfig::probe_timeout`], whatever callers' deadlines are, as it may have to connect
-/// first: what a store needs to answer it, no caller waits for. When a probe is answered, one caller at a time is let
+/// first: what a store needs to answer it, no caller waits for who is no probe. When a probe is answered, one caller at a time is let
 /// through, and one more for each answer, until 32 go side by side: no herd meets a store that has just started. The first
 /// failure among them opens it again. One whose future is kept and not polled keeps the others out for
 /// [`BreakerConfig::trial_timeout`].
@@ -56,7 +56,7 @@ use tokio::runtime::Handle;
 /// probe.
 ///
 /// # Memory
-/// A few hundred bytes per part; parts above 1,024 share with lower ones.
+/// Up to 10 KiB per part, by default one; parts above 1,024 share with lower ones.
 ///
 /// # Errors
 /// Besides the inner backend's: `Unavailable`, not applied, while it is open, of a reset too.
@@ -194,8 +194,8 @@ impl BreakerConfig {
         self
     }
 
-    /// How long one of the few callers may take that are let through, before another goes instead: longer than any deadline
-    /// that it has, which a limiter sees to.
+    /// How long one of the few callers may take that are let through, before another goes instead: no shorter than any
+    /// deadline that it has, which a limiter sees to.
     pub const fn trial_timeout(mut self, timeout: Duration) -> Self {
         self.trial_timeout = timeout;
         self
@@ -328,6 +328,16 @@ impl<B: Backend> Shared<B> {
         })
     }
 
+    /// Why a request's part is not touched now, whoever it is.
+    fn is_open(self: &Arc<Self>, request: &Request) -> Option<BackendError> {
+        self.needed(request).into_iter().find_map(|(number, check)| {
+            let part = self.part(number);
+            let refusal = part.is_open()?;
+            self.refuse(part, check, request);
+            Some(refusal)
+        })
+    }
+
     /// Counts a refusal, and sees to it that somebody looks whether the part is back.
     fn refuse(self: &Arc<Self>, part: &Arc<Part>, check: &Check, request: &Request) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -397,7 +407,7 @@ impl<B: Backend> Backend for Breaker<B> {
 
     /// Refused, all of it, where a request for one of the keys is.
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
-        if let Some(refusal) = keys.iter().filter_map(peek).find_map(|peek| self.shared.refusal(&peek)) {
+        if let Some(refusal) = keys.iter().filter_map(peek).find_map(|peek| self.shared.is_open(&peek)) {
             let (kind, effect) = (refusal.kind(), refusal.effect());
             let error = BackendError::new(kind, effect, self.name(), "reset", "the breaker is open");
             return Err(error.with_source(refusal));

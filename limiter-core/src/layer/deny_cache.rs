@@ -131,8 +131,8 @@ struct Denial {
     is_virtual: bool,
     /// The keys' resets, as they stood.
     resets: u64,
-    /// Whether it is the store's last word, and not what another request may be about to give back.
-    is_settled: bool,
+    /// Since when the store says so; `None`: nobody can be about to give anything back.
+    said_since: Option<Timestamp>,
 }
 
 /// A check, and what was read of its key.
@@ -304,10 +304,15 @@ impl<B: Backend> DenyCache<B> {
             asked: asked.at,
             is_virtual: request.instant().is_some(),
             resets,
-            is_settled: true,
+            said_since: None,
         };
         if self.hold.is_none() && self.together.load(Ordering::Relaxed) & rules(request) != 0 {
-            denial.is_settled = self.denials.get(&name).is_some_and(|known| known.is_said_again_by(&denial));
+            let known = self.denials.get(&name).filter(|known| known.is_said_again_by(&denial));
+            // What was asked later says it already.
+            if known.as_ref().is_some_and(|known| known.asked > asked.at) {
+                return;
+            }
+            denial.said_since = Some(known.and_then(|known| known.said_since).unwrap_or(asked.at));
         }
         self.denials.insert(name, Arc::new(denial));
         self.filter.add(hash, asked.at);
@@ -363,7 +368,7 @@ impl Denial {
     /// What the same state says at `now`, if that is still no, and known.
     fn at(&self, request: &Request, now: Timestamp, hold: Option<Duration>) -> Option<Verdict> {
         let since = now.as_micros().checked_sub(self.asked.as_micros()).map(Duration::from_micros)?;
-        let hold = if self.is_settled { hold } else { Some(MOMENT) };
+        let hold = if self.is_settled() { hold } else { Some(MOMENT) };
         let is_held = hold.is_none_or(|hold| since < hold);
         if !is_held || self.is_virtual != request.instant().is_some() {
             return None;
@@ -375,16 +380,19 @@ impl Denial {
         Reading::decide_all(checks, &readings, now).filter(|verdict| !verdict.allowed())
     }
 
-    /// Whether a later one says of each key that nothing has changed, and nobody gave back.
-    fn is_said_again_by(&self, later: &Self) -> bool {
-        let Some(since) = later.asked.as_micros().checked_sub(self.asked.as_micros()) else { return false };
-        let same = |(known, again): (&Denied, &Denied)| {
-            known.quota == again.quota
-                && known.reading.later(&known.quota, again.cost, later.now) == Some(again.reading)
+    /// Whether it is the store's last word, and not what another request may be about to give back.
+    fn is_settled(&self) -> bool {
+        self.said_since.is_none_or(|since| since + MOMENT <= self.asked)
+    }
+
+    /// Whether another one says of each key that nothing has changed, in whichever order they were asked.
+    fn is_said_again_by(&self, other: &Self) -> bool {
+        let (first, last) = if self.now <= other.now { (self, other) } else { (other, self) };
+        let same = |(first, again): (&Denied, &Denied)| {
+            first.quota == again.quota
+                && first.reading.later(&first.quota, again.cost, last.now) == Some(again.reading)
         };
-        Duration::from_micros(since) >= MOMENT
-            && self.resets == later.resets
-            && self.checks.iter().zip(&later.checks).all(same)
+        self.resets == other.resets && first.checks.iter().zip(&last.checks).all(same)
     }
 }
 

@@ -179,6 +179,24 @@ async fn what_may_be_given_back_is_asked_about_once_more() {
     assert!(remembered(&layer, &one(day, 6, at(3_600_001))).is_some());
 }
 
+/// Callers of a hot key are on their way side by side: who is told last has heard no less.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_again_to_two_at_a_time_is_kept_too() {
+    let remote = Remote::that_forgets();
+    let layer = layer(&remote);
+    let day = "10/day fixed-window";
+    let both = [check("c", quota(day), 1), check("1", quota(day), 1)];
+    assert!(decide(&layer, &Request::new(both).unwrap().at(at(0))).await.unwrap().allowed());
+    assert!(decide(&remote, &one(day, 10, at(0))).await.unwrap().allowed());
+    remote.becomes(Mode::Slow(ms(5)));
+    for millis in [1, 1_001] {
+        let (first, second) = (one(day, 1, at(millis)), one(day, 1, at(millis + 1)));
+        let answers = tokio::join!(decide(&layer, &first), decide(&layer, &second));
+        assert!(!only(answers.0).allowed && !only(answers.1).allowed);
+    }
+    assert!(remembered(&layer, &one(day, 1, at(3_600_000))).is_some());
+}
+
 /// Of a rule that nobody is ever asked about together with others, nothing is given back.
 #[tokio::test]
 async fn nothing_is_given_back_of_what_is_asked_about_alone() {

@@ -208,10 +208,15 @@ async fn a_request_that_waits_for_its_slot_holds_up_no_other() {
     let answers = redis.decide(&batch).await;
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let told = answers[0].as_ref().expect_err("keys that are apart");
-    assert_eq!((told.kind(), told.effect()), (ErrorKind::Unavailable, Effect::NotApplied), "{told}");
+    assert_eq!((told.kind(), told.effect()), (ErrorKind::Contention, Effect::NotApplied), "{told}");
     for other in &answers[1..] {
         assert!(other.as_ref().expect("an answer").allowed());
     }
+    // Nor those who want one of its keys.
+    let alone = pair.checks().iter().map(|check| Request::one(check.clone()).expect("a check"));
+    let batch: Vec<Request> = [pair.clone()].into_iter().chain(alone).collect();
+    let told: Vec<bool> = redis.decide(&batch).await.iter().map(Result::is_ok).collect();
+    assert_eq!(told, [false, true, true]);
     let waiting = tokio::spawn(async move { answer(&redis, &pair).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!waiting.is_finished());
@@ -243,6 +248,24 @@ fn move_keys(nodes: &[servers::Redis], slot: i64, from: usize, to: usize, count:
     words.extend(names);
     bend(&nodes[from], &words);
     true
+}
+
+/// However many there are, of themselves they are not too many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_over_slots_of_one_batch_leave_each_other_room() {
+    let quota = lasting(Algorithm::TokenBucket, 10);
+    for (checks, requests, most) in [(2, 40, 16), (8, 64, 128), (64, 64, 1_024)] {
+        let redis = patient(shared()).max_in_flight(most).build().expect("a URL of Redis");
+        let name = format!("room {}", fastrand::u64(..));
+        let space = Keyspace::new("faults", &name, Algorithm::TokenBucket).expect("short names");
+        let check = |i: u32| Check { key: space.key(&i.to_be_bytes()), quota, cost: 1 };
+        let request =
+            |i: u32| Request::new((i * checks..(i + 1) * checks).map(check)).expect("keys that differ");
+        let batch: Vec<Request> = (0..requests).map(request).collect();
+        for answer in redis.decide(&batch).await {
+            assert!(answer.expect("an answer").allowed(), "{checks} checks of {requests} requests");
+        }
+    }
 }
 
 /// One node hangs: requests over several slots wait for it side by side.

@@ -38,6 +38,8 @@ struct Watch {
     attempts: u32,
     last_probe: Option<Instant>,
     is_probing: bool,
+    /// Whether the last probe is for the next caller to send.
+    is_offered: bool,
     /// Whether the last failure was a wrong set-up, and when one was last reported.
     is_misconfigured: bool,
     reported: Option<Instant>,
@@ -61,7 +63,9 @@ enum Phase {
 /// The last failures, as many as open it at most, and what they struck.
 #[derive(Default)]
 struct Window {
-    failures: VecDeque<Mark>,
+    /// Of every failure, or every so many where those are too many to keep.
+    marks: VecDeque<Mark>,
+    failures: u64,
     /// Calls that were ever struck.
     struck: u64,
 }
@@ -89,6 +93,9 @@ pub(super) enum Outcome<'a> {
     Failed(&'a BackendError),
     Nothing,
 }
+
+/// No more marks are kept, so that memory is bounded.
+const MARKS: u32 = 256;
 
 /// How many failures are remembered, to tell their clones.
 const REMEMBERED: usize = 8;
@@ -142,6 +149,7 @@ impl Part {
                 attempts: 0,
                 last_probe: None,
                 is_probing: false,
+                is_offered: false,
                 is_misconfigured: false,
                 reported: None,
             }),
@@ -156,19 +164,31 @@ impl Part {
         }
     }
 
+    /// Why nothing that is not a call goes through now.
+    pub(super) fn is_open(&self) -> Option<BackendError> {
+        match &self.watch.lock().phase {
+            Phase::Open { refusal, .. } => Some(refusal.clone()),
+            Phase::Closed | Phase::Recovering { .. } => None,
+        }
+    }
+
     pub(super) fn opened(&self) -> u64 {
         self.watch.lock().opened
     }
 
-    /// Why a call would not be let through now.
+    /// Why a call would not be let through now. One whom a probe is offered is to [`enter`](Self::enter).
     #[inline]
     pub(super) fn refusal(&self) -> Option<BackendError> {
         if self.is_closed.load(Ordering::Acquire) {
             return None;
         }
-        let watch = self.watch.lock();
+        let mut watch = self.watch.lock();
+        if watch.is_for_callers_to_probe(&self.config) {
+            watch.probe(&self.config, Instant::now());
+            watch.is_offered = true;
+            return None;
+        }
         match &watch.phase {
-            Phase::Open { .. } if watch.is_for_callers_to_probe(&self.config) => None,
             Phase::Recovering { .. } if watch.has_room(&self.config) => None,
             Phase::Open { refusal, .. } | Phase::Recovering { refusal, .. } => Some(refusal.clone()),
             Phase::Closed => None,
@@ -184,6 +204,9 @@ impl Part {
         let mut watch = self.watch.lock();
         if watch.is_for_callers_to_probe(&self.config) {
             watch.probe(&self.config, Instant::now());
+            watch.is_offered = true;
+        }
+        if std::mem::take(&mut watch.is_offered) {
             watch.recover();
         }
         let (recovery, has_room) = (watch.recovery, watch.has_room(&self.config));
@@ -361,13 +384,20 @@ impl Window {
     /// Takes in one more failure; whether the last ones are too many, and struck too large a share of the calls since the
     /// first of them: what was answered before says nothing about how the store is now.
     fn is_too_much(&mut self, mark: Mark, answered: u64, config: &BreakerConfig) -> bool {
-        let (now, most) = (mark.at, config.min_failures.get() as usize);
-        self.failures.push_back(mark);
-        let is_over = |mark: &Mark| now.duration_since(mark.at) > config.window;
-        while self.failures.len() > most || self.failures.front().is_some_and(is_over) {
-            self.failures.pop_front();
+        if config.failing_percent > 100 {
+            return false;
         }
-        let Some(first) = self.failures.front().filter(|_| self.failures.len() == most) else { return false };
+        let (now, each) = (mark.at, config.min_failures.get().div_ceil(MARKS));
+        let most = config.min_failures.get().div_ceil(each) as usize;
+        if self.failures.is_multiple_of(u64::from(each)) {
+            self.marks.push_back(mark);
+        }
+        self.failures += 1;
+        let is_over = |mark: &Mark| now.duration_since(mark.at) > config.window;
+        while self.marks.len() > most || self.marks.front().is_some_and(is_over) {
+            self.marks.pop_front();
+        }
+        let Some(first) = self.marks.front().filter(|_| self.marks.len() == most) else { return false };
         let struck = self.struck - first.struck;
         let calls = struck.saturating_add(answered.saturating_sub(first.answered));
         struck * 100 >= calls * u64::from(config.failing_percent)
@@ -450,6 +480,7 @@ impl Watch {
         self.window = Window::default();
         self.counted = [const { None }; REMEMBERED];
         self.attempts = 0;
+        self.is_offered = false;
     }
 
     /// Whether it is of a wrong set-up, which was not reported lately.

@@ -191,8 +191,8 @@ impl Queue {
 }
 
 impl State {
-    /// Whether so many more may wait. A call of several takes no places of those who have gone, of which there are no more
-    /// than may wait.
+    /// Whether so many more may wait. A call of several takes no places of those who have gone: where these are more than may
+    /// wait, it has to come again.
     fn has_room(&self, requests: usize, most: usize) -> bool {
         self.queued + requests <= most && (requests == 1 || self.vacant <= most)
     }

@@ -50,20 +50,21 @@ impl Episode {
     #[cold]
     fn may_end(&self, store: &'static str) {
         let mut times = self.times.lock();
-        let Some(Time { began, lasted, .. }) = times.current.take_if(|time| time.last.elapsed() >= CALM)
-        else {
-            return;
-        };
+        let Some(time) = times.current.take_if(|time| time.last.elapsed() >= CALM) else { return };
+        let Time { began, last, lasted } = time;
         times.ended += lasted;
         self.is_on.store(false, Ordering::Relaxed);
         // Whoever hears of it may ask how it is.
         drop(times);
-        tracing::info!(store, away = ?began.elapsed(), degraded = ?lasted, "the store answers again");
+        tracing::info!(store, away = ?(last - began), degraded = ?lasted, "the store answers again");
     }
 
     pub(super) fn failed(&self, error: &BackendError, store: &'static str) {
         self.errors[error.kind().index()].fetch_add(1, Ordering::Relaxed);
         let (now, mut times) = (Instant::now(), self.times.lock());
+        if let Some(over) = times.current.take_if(|time| now.duration_since(time.last) >= IDLE) {
+            times.ended += over.lasted + CALM;
+        }
         if let Some(time) = &mut times.current {
             time.lasted += now.duration_since(time.last).min(CALM);
             time.last = now;

@@ -97,6 +97,33 @@ fn a_runtime_that_is_driven_for_answers_alone_gets_the_store_back() {
     }
 }
 
+/// Of those who only want an answer at once one is offered the probe each time, and the others are answered; a reset is
+/// no probe.
+#[test]
+fn an_open_breaker_answers_at_once_and_resets_nothing_whoever_probes() {
+    let remote = Remote::that_is(Mode::Hung);
+    let inner = Deadline::new(remote.clone(), DeadlineConfig::new());
+    let config = BreakerConfig::new().probe_interval(ms(20)).probe_timeout(ms(20));
+    let layer = Arc::new(Breaker::new(inner, config));
+    let (mine, other) =
+        (Builder::new_current_thread().enable_time().build().unwrap(), Runtime::new().unwrap());
+    mine.block_on(open(&layer));
+    remote.forget_calls();
+    std::thread::sleep(ms(100));
+    other.block_on(async {
+        let start = std::time::Instant::now();
+        let unanswered = (0..1_000).filter(|_| layer.decide_now(&ask("a")).is_none()).count();
+        let most = 1 + start.elapsed().as_millis() as usize / 20;
+        assert!((1..=most).contains(&unanswered), "{unanswered}");
+        let keys = [ask("a").checks()[0].key.clone()];
+        for _ in 0..40 {
+            assert_eq!(layer.reset(&keys).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        }
+    });
+    assert_eq!(remote.calls(), []);
+    drop(mine);
+}
+
 /// The task that probes goes with the runtime that it was started on, and the next call starts another.
 #[test]
 fn a_runtime_that_shuts_down_takes_no_breaker_along() {

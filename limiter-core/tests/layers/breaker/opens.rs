@@ -4,7 +4,11 @@ use super::{OPEN, PAID, layer, open, spawn, state};
 use crate::events::Events;
 use crate::remote::{Mode, Remote};
 use crate::{ask, decide, error_of, ms};
-use limiter_core::{Backend, BreakerState, ErrorKind, Request};
+use limiter_core::{
+    Backend, Breaker, BreakerConfig, BreakerState, Deadline, DeadlineConfig, ErrorKind, Request,
+};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -145,6 +149,25 @@ async fn a_store_that_begins_to_fail_in_part_is_left_alone_as_soon_as_any() {
         sleep(ms(8)).await;
     }
     assert!(failed <= 20, "{failed} calls failed");
+}
+
+/// More than there are marks for, and an answer after each.
+#[tokio::test(start_paused = true)]
+async fn very_many_failures_are_counted_in_bounded_space() {
+    for (most, opens) in [(600, true), (601, false)] {
+        let remote = Remote::new();
+        let config = BreakerConfig::new().min_failures(NonZeroU32::new(most).unwrap());
+        let layer = Arc::new(Breaker::new(Deadline::new(remote.clone(), DeadlineConfig::new()), config));
+        for _ in 0..600 {
+            remote.becomes(Mode::Failing(ErrorKind::Unavailable));
+            assert!(decide(&*layer, &ask("a")).await.is_err());
+            remote.is_back();
+            if state(&layer) == BreakerState::Closed {
+                assert!(decide(&*layer, &ask("a")).await.is_ok());
+            }
+        }
+        assert_eq!(layer.usage().opened > 0, opens, "{most}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
