@@ -318,21 +318,15 @@ impl<B: Backend> Shared<B> {
         needed
     }
 
-    /// Why a request would be refused now.
-    fn refusal(self: &Arc<Self>, request: &Request) -> Option<BackendError> {
+    /// Why a request is refused now that needs a part for which this says so.
+    fn refused(
+        self: &Arc<Self>,
+        request: &Request,
+        refusal: fn(&Part) -> Option<BackendError>,
+    ) -> Option<BackendError> {
         self.needed(request).into_iter().find_map(|(number, check)| {
             let part = self.part(number);
-            let refusal = part.refusal()?;
-            self.refuse(part, check, request);
-            Some(refusal)
-        })
-    }
-
-    /// Why a request's part is not touched now, whoever it is.
-    fn is_open(self: &Arc<Self>, request: &Request) -> Option<BackendError> {
-        self.needed(request).into_iter().find_map(|(number, check)| {
-            let part = self.part(number);
-            let refusal = part.is_open()?;
+            let refusal = refusal(part)?;
             self.refuse(part, check, request);
             Some(refusal)
         })
@@ -391,7 +385,7 @@ impl<B: Backend> Backend for Breaker<B> {
     }
 
     fn decide_now(&self, request: &Request) -> Option<Answer> {
-        match self.shared.refusal(request) {
+        match self.shared.refused(request, Part::refusal) {
             Some(refusal) => Some(Err(refusal)),
             None => self.shared.inner.decide_now(request),
         }
@@ -407,7 +401,9 @@ impl<B: Backend> Backend for Breaker<B> {
 
     /// Refused, all of it, where a request for one of the keys is.
     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
-        if let Some(refusal) = keys.iter().filter_map(peek).find_map(|peek| self.shared.is_open(&peek)) {
+        if let Some(refusal) =
+            keys.iter().filter_map(peek).find_map(|peek| self.shared.refused(&peek, Part::is_open))
+        {
             let (kind, effect) = (refusal.kind(), refusal.effect());
             let error = BackendError::new(kind, effect, self.name(), "reset", "the breaker is open");
             return Err(error.with_source(refusal));

@@ -1,6 +1,6 @@
 //! How a breaker closes, and who is let through then.
 
-use super::{layer, open, spawn, state};
+use super::{Layer, layer, open, spawn, state};
 use crate::now_or_never::now_or_never;
 use crate::remote::{Call, Mode, Remote};
 use crate::{ask, decide, error_of, ms};
@@ -9,14 +9,20 @@ use std::sync::Arc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
-#[tokio::test(start_paused = true)]
-async fn it_closes_by_itself_also_where_nobody_asks() {
+/// A store that is back, and a breaker that has heard of it.
+async fn recovering() -> (Remote, Layer) {
     let remote = Remote::that_is(Mode::Hung);
     let layer = layer(&remote, 1);
     open(&layer).await;
     remote.is_back();
     sleep(ms(2_000)).await;
     assert_eq!(state(&layer), BreakerState::Recovering);
+    (remote, layer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_closes_by_itself_also_where_nobody_asks() {
+    let (_remote, layer) = recovering().await;
     for _ in 0..32 {
         assert!(layer.decide_now(&ask("a")).is_none());
         assert!(decide(&*layer, &ask("a")).await.is_ok());
@@ -106,11 +112,7 @@ async fn a_store_that_answers_probes_alone_costs_one_caller_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn a_trial_that_is_dropped_makes_room_for_another() {
-    let remote = Remote::that_is(Mode::Hung);
-    let layer = layer(&remote, 1);
-    open(&layer).await;
-    remote.is_back();
-    sleep(ms(2_000)).await;
+    let (remote, layer) = recovering().await;
     remote.becomes(Mode::Slow(ms(20)));
     let dropped = spawn(&layer, "a");
     sleep(ms(5)).await;
@@ -124,11 +126,7 @@ async fn a_trial_that_is_dropped_makes_room_for_another() {
 /// As in a stream whose consumer has other things to do: nothing drops it, and nothing becomes of it.
 #[tokio::test(start_paused = true)]
 async fn a_trial_that_nobody_polls_any_more_keeps_the_others_out_for_a_moment() {
-    let remote = Remote::that_is(Mode::Hung);
-    let layer = layer(&remote, 1);
-    open(&layer).await;
-    remote.is_back();
-    sleep(ms(2_000)).await;
+    let (remote, layer) = recovering().await;
     remote.becomes(Mode::Slow(ms(20)));
     let request = ask("a");
     let mut kept = Box::pin(layer.decide_one(&request));
