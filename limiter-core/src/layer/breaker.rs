@@ -44,9 +44,9 @@ use tokio::runtime::Handle;
 /// time, the first within a quarter of [`BreakerConfig::probe_interval`], the next an interval later, and then twice as
 /// long after each time, up to [`BreakerConfig::longest_probe_interval`]; less up to half of it by chance, but an interval
 /// at least. A probe may take [`BreakerConfig::probe_timeout`], whatever callers' deadlines are, as it may have to connect
-/// first: what a store needs to answer it, no caller waits for who is no probe. When a probe is answered, one caller at a time is let
-/// through, and one more for each answer, until 32 go side by side: no herd meets a store that has just started. The first
-/// failure among them opens it again. One whose future is kept and not polled keeps the others out for
+/// first: what a store needs to answer it, no caller waits for who is no probe. When a probe is answered, one caller at a
+/// time is let through, and one more for each answer, until 32 go side by side: no herd meets a store that has just
+/// started. The first failure among them opens it again. One whose future is kept and not polled keeps the others out for
 /// [`BreakerConfig::trial_timeout`].
 ///
 /// So a store that is back is heard again within the longest interval and what an answer takes: 1.75 s by default.
