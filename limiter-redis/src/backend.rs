@@ -269,18 +269,19 @@ impl Inner {
     async fn decide_on_many(self: &Arc<Self>, requests: Vec<&Request>) -> Vec<Result<Verdict, BackendError>> {
         let mut answers = Answers(vec![None; requests.len()]);
         let requests = &requests[..];
-        if requests.iter().all(|request| Slot::of_all(request).is_some()) {
-            self.decide_slots(by_slot(requests, 0..requests.len()), requests, &mut answers).await;
+        let slots: Vec<Option<Slot>> = requests.iter().map(|request| Slot::of_all(request)).collect();
+        if slots.iter().all(Option::is_some) {
+            self.decide_slots(by_slot(&slots, 0..slots.len()), requests, &mut answers).await;
             return answers.all();
         }
-        let spans = |places: &Vec<usize>| places.iter().any(|place| Slot::of_all(requests[*place]).is_none());
+        let spans = |places: &Vec<usize>| places.iter().any(|place| slots[*place].is_none());
         let (lines, free): (Vec<_>, Vec<_>) = sharing_keys(requests).into_iter().partition(spans);
-        let lines = lines.into_iter().map(|places| self.decide_in_line(places, requests));
+        let lines = lines.into_iter().map(|places| self.decide_in_line(places, requests, &slots));
         // All looks of a request leave together.
         let widest = requests.iter().map(|request| request.checks().len()).max().unwrap_or(1);
         let most = (self.max_in_flight / 2 / widest).clamp(1, MOST_LINES);
         let lines = stream::iter(lines).buffer_unordered(most).collect::<Vec<_>>();
-        let free = by_slot(requests, free.into_iter().flatten());
+        let free = by_slot(&slots, free.into_iter().flatten());
         let (lines, ()) = join(lines, self.decide_slots(free, requests, &mut answers)).await;
         lines.into_iter().for_each(|(places, group)| answers.put_each(&places, group));
         answers.all()
@@ -291,11 +292,12 @@ impl Inner {
         self: &Arc<Self>,
         places: Vec<usize>,
         requests: &[&Request],
+        slots: &[Option<Slot>],
     ) -> (Vec<usize>, Vec<Result<Verdict, BackendError>>) {
         let mut answers = Vec::with_capacity(places.len());
         for place in &places {
             let request = requests[*place];
-            match Slot::of_all(request) {
+            match slots[*place] {
                 Some(slot) => answers.extend(self.decide_in(slot, vec![request], false).await),
                 None => answers.push(take_and_give_back::start(Keys(Arc::clone(self)), request).await),
             }
@@ -332,11 +334,13 @@ const MOST_SLOTS: usize = 512;
 /// calls that may be in flight.
 const MOST_LINES: usize = 64;
 
-/// Places of requests of one slot each, by slot.
-fn by_slot(requests: &[&Request], places: impl IntoIterator<Item = usize>) -> BTreeMap<Slot, Vec<usize>> {
+/// Those of these places that are of one slot, by slot.
+fn by_slot(slots: &[Option<Slot>], places: impl Iterator<Item = usize>) -> BTreeMap<Slot, Vec<usize>> {
     let mut by_slot: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
     for place in places {
-        by_slot.entry(Slot::of_all(requests[place]).unwrap_or_default()).or_default().push(place);
+        if let Some(slot) = slots[place] {
+            by_slot.entry(slot).or_default().push(place);
+        }
     }
     by_slot
 }

@@ -240,7 +240,9 @@ impl<B: Backend> DenyCache<B> {
     }
 
     fn asks(&self, request: &Request) -> Asked {
-        if let [_, _, ..] = request.checks() {
+        if self.hold.is_none()
+            && let [_, _, ..] = request.checks()
+        {
             let rules = rules(request);
             if self.together.load(Ordering::Relaxed) & rules != rules {
                 self.together.fetch_or(rules, Ordering::Relaxed);

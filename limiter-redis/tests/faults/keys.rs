@@ -2,7 +2,7 @@
 
 use crate::cluster::{self, home, slot, tag};
 use crate::common::{answer, bend, check, key};
-use crate::stacks::{patient, stacks};
+use crate::stacks::{patient, patient_and_forgetful, stacks};
 use limiter_core::{Algorithm, Backend, Check, Keyspace, Placement, Request};
 use limiter_redis::Redis;
 use limiter_testkit::faults::{Load, Plan, at, equals_reference, lasting};
@@ -63,11 +63,7 @@ async fn every_key_has_a_time_to_live() {
 #[tokio::test]
 async fn a_state_is_gone_after_its_time() {
     let server = servers::Redis::start().expect("a Redis");
-    let redis = Redis::builder(server.url())
-        .grace(Duration::from_millis(50))
-        .timeout(Duration::from_secs(5))
-        .build()
-        .expect("a URL of Redis");
+    let redis = patient_and_forgetful(&server);
     for algorithm in Algorithm::ALL {
         let taking = Request::one(check(&format!("20/100ms {algorithm}"), "short", 3)).expect("a check");
         assert!(answer(&redis, &taking).await.expect("an answer").allowed());

@@ -1,10 +1,9 @@
 //! Sliding logs: one of the highest limit, full; damaged ones; and one that is used for longer than it is first kept.
 
 use crate::common::{ask, check, key, request};
-use crate::stacks::patient;
+use crate::stacks::{patient, patient_and_forgetful};
 use fastrand::Rng;
 use limiter_core::{Backend, Quota, Request};
-use limiter_redis::Redis;
 use limiter_testkit::faults::{LongLog, at};
 use limiter_testkit::servers;
 use std::time::{Duration, Instant};
@@ -95,11 +94,7 @@ async fn a_damaged_log_spoils_no_other_key_and_heals() {
 #[tokio::test]
 async fn a_log_that_is_used_on_outlives_its_first_time_to_live() {
     let server = servers::Redis::start().expect("a Redis");
-    let redis = Redis::builder(server.url())
-        .grace(Duration::from_millis(50))
-        .timeout(Duration::from_secs(5))
-        .build()
-        .expect("a URL of Redis");
+    let redis = patient_and_forgetful(&server);
     let (start, mut last, mut looked) = (Instant::now(), None::<Instant>, 0);
     while start.elapsed() < Duration::from_millis(1_600) {
         let asked = Instant::now();

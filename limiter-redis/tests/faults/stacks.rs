@@ -18,3 +18,9 @@ pub(crate) fn patient(server: &servers::Redis) -> Redis {
     let builder = Redis::builder(server.url()).timeout(Duration::from_secs(5));
     builder.connect_timeout(Duration::from_secs(5)).build().expect("a URL of Redis")
 }
+
+/// The same, of which states are gone soon after their time.
+pub(crate) fn patient_and_forgetful(server: &servers::Redis) -> Redis {
+    let builder = Redis::builder(server.url()).grace(Duration::from_millis(50));
+    builder.timeout(Duration::from_secs(5)).build().expect("a URL of Redis")
+}

@@ -183,9 +183,7 @@ impl Part {
             return None;
         }
         let mut watch = self.watch.lock();
-        if watch.is_for_callers_to_probe(&self.config) {
-            watch.probe(&self.config, Instant::now());
-            watch.is_offered = true;
+        if watch.offers_probe(&self.config) {
             return None;
         }
         match &watch.phase {
@@ -202,10 +200,7 @@ impl Part {
             return Ok(self.free());
         }
         let mut watch = self.watch.lock();
-        if watch.is_for_callers_to_probe(&self.config) {
-            watch.probe(&self.config, Instant::now());
-            watch.is_offered = true;
-        }
+        watch.offers_probe(&self.config);
         if std::mem::take(&mut watch.is_offered) {
             watch.recover();
         }
@@ -405,17 +400,23 @@ impl Window {
 }
 
 impl Watch {
-    /// Whether a probe is due that no task sends: none can be made to here, or the one that should is on a runtime which
-    /// nobody drives.
-    fn is_for_callers_to_probe(&self, config: &BreakerConfig) -> bool {
+    /// Leaves a probe to the next caller who enters, if one is due that no task sends: none can be made to here, or the one
+    /// that should is on a runtime which nobody drives.
+    fn offers_probe(&mut self, config: &BreakerConfig) -> bool {
         let Phase::Open { next_probe, .. } = self.phase else { return false };
+        let now = Instant::now();
         let due = if self.is_probing || has_runtime() {
             // A probe may be under way for as long as it may take.
             next_probe.checked_add(config.probe_timeout)
         } else {
             Some(next_probe)
         };
-        due.is_some_and(|due| due <= Instant::now())
+        let is_due = due.is_some_and(|due| due <= now);
+        if is_due {
+            self.probe(config, now);
+            self.is_offered = true;
+        }
+        is_due
     }
 
     /// Whether one more call may go. Those under way may never come back, as whoever polls them has other things to do: one
