@@ -1,11 +1,13 @@
 //! Load, closed and open: callers who ask again once they are answered, and callers who come when they come.
 
 use crate::float;
-use crate::keys::Keys;
+use crate::keys::{Keys, Order};
 use crate::random::Random;
 use hdrhistogram::Histogram;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -14,8 +16,7 @@ use tokio::sync::Semaphore;
 pub struct Contestant {
     /// How it is called in the report.
     pub name: &'static str,
-    /// Asks about one of the keys, by its index.
-    pub ask: Ask,
+    lead: Arc<dyn Lead>,
 }
 
 impl std::fmt::Debug for Contestant {
@@ -24,19 +25,62 @@ impl std::fmt::Debug for Contestant {
     }
 }
 
-/// How one is asked.
-pub type Ask = Arc<dyn Fn(usize) -> Asked + Send + Sync>;
+/// How one is asked. Each caller has a clone, as the handlers of a service have.
+pub trait Ask: Clone + Send + Sync + 'static {
+    /// Asks about one of the keys, by its index.
+    fn ask(&mut self, key: usize) -> impl Future<Output = ()> + Send;
+}
 
-/// An answer on its way.
-pub type Asked = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A closure whose futures borrow nothing of it.
+impl<F, A> Ask for F
+where
+    F: Fn(usize) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = ()> + Send,
+{
+    fn ask(&mut self, key: usize) -> impl Future<Output = ()> + Send {
+        self(key)
+    }
+}
+
+/// What callers of a contestant of whatever type do.
+trait Lead: Send + Sync {
+    /// One who asks again as soon as it is answered, until it is over; how often it was.
+    fn caller(&self, order: Order, over: Arc<AtomicBool>, record: Option<Record>) -> Led<u64>;
+
+    /// One who asks once.
+    fn once(&self, key: usize) -> Led<()>;
+}
+
+type Led<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl<A: Ask> Lead for A {
+    fn caller(&self, mut order: Order, over: Arc<AtomicBool>, record: Option<Record>) -> Led<u64> {
+        let mut own = self.clone();
+        Box::pin(async move {
+            let (mut answers, mut asked) = (0, Instant::now());
+            while !over.load(Relaxed) {
+                own.ask(order.next_key()).await;
+                answers += 1;
+                if let Some(record) = &record {
+                    let answered = Instant::now();
+                    record.add(answered - asked);
+                    asked = answered;
+                }
+            }
+            answers
+        })
+    }
+
+    fn once(&self, key: usize) -> Led<()> {
+        let mut own = self.clone();
+        Box::pin(async move { own.ask(key).await })
+    }
+}
 
 impl Contestant {
-    /// A contestant that answers by this future.
-    pub fn new<F: Future<Output = ()> + Send + 'static>(
-        name: &'static str,
-        ask: impl Fn(usize) -> F + Send + Sync + 'static,
-    ) -> Self {
-        Self { name, ask: Arc::new(move |key| Box::pin(ask(key))) }
+    /// A contestant that is asked like this.
+    pub fn new(name: &'static str, ask: impl Ask) -> Self {
+        Self { name, lead: Arc::new(ask) }
     }
 }
 
@@ -128,31 +172,26 @@ async fn turn(contestant: &Contestant, scenario: &Scenario) -> Turn {
     }
 }
 
+/// So many callers of a closed loop note how long they waited. Where there are more, the others are like them, and do
+/// not: notes of hundreds of thousands of answers a second are a part of what is measured, and no contestant's.
+const NOTING: usize = 16;
+
 async fn closed(contestant: &Contestant, scenario: &Scenario, callers: usize) -> Turn {
+    let (record, over) = (Record::default(), Arc::new(AtomicBool::new(false)));
     let began = Instant::now();
-    let end = began + scenario.turn;
-    // One for all: hundreds of histograms would be in no cache, and what keeping the record costs is no contestant's.
-    let latency = Arc::new(Mutex::new(empty()));
     let callers = (0..callers).map(|caller| {
-        let (ask, mut order) = (Arc::clone(&contestant.ask), scenario.keys.order(caller as u64));
-        let latency = Arc::clone(&latency);
-        tokio::spawn(async move {
-            let mut asked = Instant::now();
-            while asked < end {
-                ask(order.next_key()).await;
-                let answered = Instant::now();
-                record(&latency, answered - asked);
-                asked = answered;
-            }
-        })
+        let record = (caller < NOTING).then(|| record.clone());
+        tokio::spawn(contestant.lead.caller(scenario.keys.order(caller as u64), Arc::clone(&over), record))
     });
     let callers: Vec<_> = callers.collect();
+    tokio::time::sleep(scenario.turn).await;
+    over.store(true, Relaxed);
+    let mut answers = 0;
     for caller in callers {
         // One that panicked has said so.
-        let _ = caller.await;
+        answers += caller.await.unwrap_or(0);
     }
-    let latency = recorded(&latency);
-    Turn { rate: float(latency.len()) / began.elapsed().as_secs_f64(), latency }
+    Turn { rate: float(answers) / began.elapsed().as_secs_f64(), latency: record.latency() }
 }
 
 /// The most requests of an open loop that are out at a time; those beyond wait, and are late.
@@ -160,16 +199,15 @@ const MOST_OUT: u32 = 10_000;
 
 async fn open(contestant: &Contestant, scenario: &Scenario, rate: f64) -> Turn {
     let began = Instant::now();
-    let schedule = schedule(Arc::clone(&contestant.ask), scenario.clone(), rate);
+    let schedule = schedule(Arc::clone(&contestant.lead), scenario.clone(), rate);
     // On the thread of those who ask, which is all that is waited for here: a third busy thread would take their core.
-    let latency = tokio::spawn(schedule).await.unwrap_or_else(|_| empty());
+    let latency = tokio::spawn(schedule).await.unwrap_or_else(|_| Record::default().latency());
     Turn { rate: float(latency.len()) / began.elapsed().as_secs_f64(), latency }
 }
 
 /// Sends requests when they are due, and waits for all answers.
-async fn schedule(ask: Ask, scenario: Scenario, rate: f64) -> Histogram<u64> {
-    let latency = Arc::new(Mutex::new(empty()));
-    let out = Arc::new(Semaphore::new(MOST_OUT as usize));
+async fn schedule(lead: Arc<dyn Lead>, scenario: Scenario, rate: f64) -> Histogram<u64> {
+    let (record, out) = (Record::default(), Arc::new(Semaphore::new(MOST_OUT as usize)));
     let (mut random, mut order) = (Random::new(0), scenario.keys.order(0));
     let began = Instant::now();
     let mut after = random.exponential(1.0 / rate);
@@ -180,30 +218,38 @@ async fn schedule(ask: Ask, scenario: Scenario, rate: f64) -> Histogram<u64> {
             tokio::task::yield_now().await;
         }
         let Ok(permit) = Arc::clone(&out).acquire_owned().await else { break };
-        let (asked, latency) = (ask(order.next_key()), Arc::clone(&latency));
+        let (asked, record) = (lead.once(order.next_key()), record.clone());
         tokio::spawn(async move {
             asked.await;
-            record(&latency, due.elapsed());
+            record.add(due.elapsed());
             drop(permit);
         });
         after += random.exponential(1.0 / rate);
     }
     // Everyone is answered, or has failed.
     let _ = out.acquire_many(MOST_OUT).await;
-    recorded(&latency)
+    record.latency()
 }
 
-fn record(latency: &Mutex<Histogram<u64>>, time: Duration) {
-    latency.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanos(time));
+/// Nanoseconds until answers. One for all callers: hundreds of histograms would be in no cache.
+#[derive(Clone)]
+struct Record(Arc<Mutex<Histogram<u64>>>);
+
+impl Record {
+    fn add(&self, time: Duration) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(nanos(time));
+    }
+
+    fn latency(&self) -> Histogram<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-fn recorded(latency: &Mutex<Histogram<u64>>) -> Histogram<u64> {
-    latency.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-fn empty() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 10_000_000_000, 3)
-        .unwrap_or_else(|_| unreachable!("the bounds are in order"))
+impl Default for Record {
+    fn default() -> Self {
+        let empty = Histogram::new_with_bounds(1, 10_000_000_000, 3);
+        Self(Arc::new(Mutex::new(empty.unwrap_or_else(|_| unreachable!("the bounds are in order")))))
+    }
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -260,6 +306,27 @@ mod tests {
         });
         let open = compete_once(store, Arrivals::Open(1_000.0));
         assert!(open.micros_at(0.5) > 2_000.0, "{} us", open.micros_at(0.5));
+    }
+
+    /// Of whom some note their waits, and all are counted.
+    #[test]
+    fn a_closed_loop_counts_all_callers() {
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&asked);
+        let store = Contestant::new("counting", move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(1))
+        });
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
+        let turn = Duration::from_millis(200);
+        let scenario = Scenario { arrivals: Arrivals::Closed(4 * NOTING), keys: Keys::uniform(10), turn };
+        let began = Instant::now();
+        let turn = runtime.block_on(closed(&store, &scenario, 4 * NOTING));
+        let (asked, longest) = (float(asked.load(Ordering::Relaxed)), began.elapsed().as_secs_f64());
+        assert!((asked / longest..=asked / 0.2).contains(&turn.rate), "{asked}, {}", turn.rate);
+        let noted = float(turn.latency.len());
+        assert!((asked / noted - 4.0).abs() < 0.5, "{noted} of {asked}");
     }
 
     #[test]

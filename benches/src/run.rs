@@ -2,7 +2,7 @@
 
 use crate::floors::{Floor, report};
 use crate::keys::Keys;
-use crate::load::{Arrivals, Contestant, Scenario, Turns, compete};
+use crate::load::{Arrivals, Ask, Contestant, Scenario, Turns, compete};
 use limiter_core::{Algorithm, Backend, Error, Quota, QuotaError, RateLimiter, RateLimiterBuilder, Rule};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -98,14 +98,21 @@ fn asks(
     names: &Arc<[String]>,
 ) -> Result<Contestant, Error> {
     let limiter = builder.namespace(name).rule(Rule::new("bench", quota)).build()?;
-    let names = Arc::clone(names);
-    Ok(Contestant::new(name, move |key| {
-        let (limiter, names) = (limiter.clone(), Arc::clone(&names));
-        async move {
-            let decision = limiter.check(&names[key]).await;
-            assert!(decision.is_ok(), "{decision:?}");
-        }
-    }))
+    Ok(Contestant::new(name, Checks { limiter, names: Arc::clone(names) }))
+}
+
+/// One `RateLimiter::check` per question.
+#[derive(Clone)]
+struct Checks {
+    limiter: RateLimiter,
+    names: Arc<[String]>,
+}
+
+impl Ask for Checks {
+    async fn ask(&mut self, key: usize) {
+        let decision = self.limiter.check(&self.names[key]).await;
+        assert!(decision.is_ok(), "{decision:?}");
+    }
 }
 
 /// A quota that admits nearly everything over many keys.

@@ -71,7 +71,7 @@ impl Memcached {
     #[must_use]
     pub fn get(&self) -> Contestant {
         let (client, names) = (self.client.clone(), Arc::clone(&self.names));
-        Contestant::new(GET, move |key| {
+        Contestant::new(GET, move |key: usize| {
             let (client, names) = (client.clone(), Arc::clone(&names));
             async move {
                 let got = client.get(&names[key]).meta(Meta::NONE.cas()).send().await;
@@ -87,7 +87,7 @@ impl Memcached {
     #[must_use]
     pub fn get_and_cas(&self) -> Contestant {
         let (client, names) = (self.client.clone(), Arc::clone(&self.names));
-        Contestant::new(GET_AND_CAS, move |key| {
+        Contestant::new(GET_AND_CAS, move |key: usize| {
             let (client, names) = (client.clone(), Arc::clone(&names));
             async move {
                 let name = format!("cas:{}", names[key]);
@@ -110,7 +110,7 @@ impl Memcached {
     #[must_use]
     pub fn incr(&self) -> Contestant {
         let (client, names) = (self.client.clone(), Arc::clone(&self.names));
-        Contestant::new(INCR, move |key| {
+        Contestant::new(INCR, move |key: usize| {
             let (client, names) = (client.clone(), Arc::clone(&names));
             async move {
                 let counted = client.increment(&names[key]).initial(1, 3_600).send().await;
@@ -126,7 +126,7 @@ impl Memcached {
     #[must_use]
     pub fn pipelined(&self) -> Contestant {
         let (pipeline, names) = (self.pipeline.clone(), Arc::clone(&self.names));
-        Contestant::new(PIPELINED, move |key| {
+        Contestant::new(PIPELINED, move |key: usize| {
             let (pipeline, names) = (pipeline.clone(), Arc::clone(&names));
             async move {
                 let command = format!("ma {} N3600 J1\r\n", names[key]).into_bytes();

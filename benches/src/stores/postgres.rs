@@ -90,7 +90,7 @@ impl Postgres {
         pool.get().await?.batch_execute(&setup).await?;
         // Its sessions have the role's new setting.
         let (pool, names) = (self.pool()?, Arc::clone(&self.names));
-        Ok(Contestant::new(UPSERT, move |key| {
+        Ok(Contestant::new(UPSERT, move |key: usize| {
             let (pool, names) = (pool.clone(), Arc::clone(&names));
             async move {
                 let client = pool.get().await.unwrap_or_else(|error| panic!("{error}"));

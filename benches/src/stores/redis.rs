@@ -1,7 +1,7 @@
 //! Redis, and bare commands on it.
 
 use super::{Fallible, Store};
-use crate::load::Contestant;
+use crate::load::{Ask, Contestant};
 use crate::run;
 use async_trait::async_trait;
 use limiter_core::{Backend, Coalesce, CoalesceConfig, Quota};
@@ -51,14 +51,7 @@ impl Target {
     pub fn bare(&self) -> [Contestant; 2] {
         [(INCR, &self.plain), (INCR_AT_ONCE, &self.at_once)].map(|(name, connection)| {
             let (connection, names) = (connection.clone(), Arc::clone(&self.names));
-            Contestant::new(name, move |key| {
-                let (mut connection, names) = (connection.clone(), Arc::clone(&names));
-                async move {
-                    let answer: Result<i64, _> =
-                        cmd("INCR").arg(&names[key]).query_async(&mut connection).await;
-                    assert!(answer.is_ok(), "{answer:?}");
-                }
-            })
+            Contestant::new(name, Incr { connection, names })
         })
     }
 
@@ -92,6 +85,21 @@ impl Target {
     fn redis(&self) -> Fallible<limiter_redis::Redis> {
         // A busy machine is no outage.
         Ok(limiter_redis::Redis::builder(&self.url).timeout(Duration::from_secs(5)).build()?)
+    }
+}
+
+/// One `INCR` per question.
+#[derive(Clone)]
+struct Incr {
+    connection: MultiplexedConnection,
+    names: Arc<[String]>,
+}
+
+impl Ask for Incr {
+    async fn ask(&mut self, key: usize) {
+        let answer: Result<i64, _> =
+            cmd("INCR").arg(&self.names[key]).query_async(&mut self.connection).await;
+        assert!(answer.is_ok(), "{answer:?}");
     }
 }
 

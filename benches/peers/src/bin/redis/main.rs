@@ -84,7 +84,7 @@ async fn limitador(redis: &Target) -> Fallible<Contestant> {
     let limiter = AsyncRateLimiter::new_with_storage(Box::new(AsyncRedisStorage::new(&redis.url).await?));
     limiter.add_limit(limit(NAMESPACE)?);
     let shared = Arc::new((limiter, Namespace::from(NAMESPACE), Arc::clone(&redis.names)));
-    Ok(Contestant::new(LIMITADOR, move |key| {
+    Ok(Contestant::new(LIMITADOR, move |key: usize| {
         let shared = Arc::clone(&shared);
         async move {
             let (limiter, namespace, names) = &*shared;
@@ -104,7 +104,7 @@ async fn storage(redis: &Target) -> Fallible<Contestant> {
         .map_err(|error| error.to_string())?
         .ok_or("a key without a counter")?;
     let counters: Arc<[Counter]> = counters.into();
-    Ok(Contestant::new(STORAGE, move |key| {
+    Ok(Contestant::new(STORAGE, move |key: usize| {
         let (storage, counters) = (storage.clone(), Arc::clone(&counters));
         async move {
             let answer = storage.check_and_update(&mut vec![counters[key].clone()], 1).await;

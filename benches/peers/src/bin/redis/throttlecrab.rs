@@ -59,7 +59,7 @@ impl Server {
             }
         };
         let names = Arc::clone(names);
-        Ok(Contestant::new(PROGRAM, move |key| {
+        Ok(Contestant::new(PROGRAM, move |key: usize| {
             let (mut connection, names) = (connection.clone(), Arc::clone(&names));
             async move {
                 let mut throttle = cmd("THROTTLE");
