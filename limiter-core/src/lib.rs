@@ -13,6 +13,7 @@ mod error;
 mod key;
 mod layer;
 mod limiter;
+mod lock;
 mod memory;
 pub mod metric;
 mod one_or_many;

@@ -1,7 +1,6 @@
 //! The in-process store: exact, bounded, no global lock, never a wait.
 
 mod entry;
-mod lock;
 mod shard;
 mod table;
 
@@ -9,12 +8,12 @@ use crate::backend::{Backend, Locality, Shard as StorePart};
 use crate::decision::{Decision, Verdict};
 use crate::error::{BackendError, Effect, ErrorKind};
 use crate::key::StorageKey;
+use crate::lock::{Lock, Locked};
 use crate::metric::{self, Figure};
 use crate::quota::{Quota, QuotaError};
 use crate::request::{Check, Request};
 use crate::time::Timestamp;
 use async_trait::async_trait;
-use lock::{Lock, Locked};
 use shard::{LogRoom, Reset, Shard, Visit, with_algorithm};
 use smallvec::SmallVec;
 use std::num::NonZeroUsize;
@@ -128,12 +127,14 @@ impl Memory {
         }
     }
 
-    /// Takes from each check by itself, under these quotas, what somebody else has admitted, as far as it is there.
-    pub(crate) fn charge(&self, request: &Request, quotas: &[Quota]) {
+    /// Takes from each check by itself, under what is made of its quota, what somebody else has admitted, as far as it is
+    /// there.
+    pub(crate) fn charge(&self, request: &Request, under: impl Fn(&Quota) -> Quota) {
         let (inner, now) = (&*self.inner, request.now());
         let may_drop = inner.may_drop(request.instant(), now);
-        for (check, quota) in request.checks().iter().zip(quotas).filter(|(check, _)| check.cost > 0) {
-            let visit = visit(check, quota, now, may_drop);
+        for check in request.checks().iter().filter(|check| check.cost > 0) {
+            let quota = under(&check.quota);
+            let visit = visit(check, &quota, now, may_drop);
             let visit = Visit { cost: check.cost.min(quota.capacity()), ..visit };
             let mut shard = inner.shards[inner.index(visit.key)].lock();
             let decision = shard.decide(&visit);

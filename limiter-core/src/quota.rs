@@ -299,11 +299,15 @@ impl Quota {
 
     /// What one of so many instances holds that keep it apart from each other: of a bucket `L / (W * N)` and
     /// `ceil(B / N)`, of a window `ceil(L / N)`. A bucket whose share takes longer to fill than 2^50 us gets less.
+    #[inline]
     pub(crate) fn share(&self, instances: NonZeroU32) -> Self {
-        let n = u64::from(instances.get());
-        if n == 1 {
-            return *self;
+        match u64::from(instances.get()) {
+            1 => *self,
+            n => self.part(n),
         }
+    }
+
+    fn part(&self, n: u64) -> Self {
         let capacity = self.capacity.div_ceil(n);
         if self.interval == Span::default() {
             return Self { limit: capacity, capacity, ..*self };

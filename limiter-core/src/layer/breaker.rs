@@ -250,6 +250,7 @@ impl<B: Backend> Breaker<B> {
     }
 
     /// Lets the request through, or says why not.
+    #[inline(always)]
     fn enter<'a>(&'a self, request: &'a Request) -> Result<Passage<'a, B>, BackendError> {
         let mut passage = Passage { shared: &self.shared, through: SmallVec::new() };
         for (number, check) in self.shared.needed(request) {
@@ -300,6 +301,7 @@ impl<B: Backend> Shared<B> {
     }
 
     /// The parts that a request needs, and a check of it that is in each.
+    #[inline(always)]
     fn needed<'r>(&self, request: &'r Request) -> SmallVec<[(u32, &'r Check); 1]> {
         let mut needed = SmallVec::new();
         match (self.inner.shard(request), request.checks()) {
@@ -346,6 +348,7 @@ struct Passage<'a, B> {
 }
 
 impl<B: Backend> Passage<'_, B> {
+    #[inline(always)]
     fn leave(mut self, request: &Request, answer: &Answer) {
         for (part, check, admission) in self.through.drain(..) {
             let outcome = Outcome::of(answer);

@@ -192,7 +192,7 @@ impl<B: Backend> Degrade<B> {
         if let Policy::Local { instances, limits } = &self.policy
             && verdict.allowed()
         {
-            limits.charge(request, &shares(request, *instances));
+            limits.charge(request, |quota| quota.share(*instances));
         }
     }
 

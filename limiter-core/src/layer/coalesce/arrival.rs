@@ -1,12 +1,12 @@
 //! Where the callers of one load wait for what comes back.
 
 use crate::layer::Answer;
-use parking_lot::Mutex;
+use crate::lock::Lock;
 use std::task::{Context, Poll, Waker};
 
 /// One for all that travel together: what a trip brings is handed over at once, and each takes what is its own.
 #[derive(Default)]
-pub(super) struct Arrival(Mutex<State>);
+pub(super) struct Arrival(Lock<State>);
 
 #[derive(Default)]
 struct State {

@@ -67,6 +67,7 @@ impl<'c, B: Backend, A: FromIterator<Answer>> Call<'c, B, A> {
         Self { coalesce, batch, way: Way::NotBegun, answers: PhantomData }
     }
 
+    #[inline(always)]
     fn begin(&self) -> Result<Way<'c>, Refusal> {
         let Coalesce { inner, config, crossing, .. } = self.coalesce;
         let entered = match self.coalesce.queue(self.batch) {
@@ -79,6 +80,7 @@ impl<'c, B: Backend, A: FromIterator<Answer>> Call<'c, B, A> {
         })
     }
 
+    #[inline(always)]
     fn wait(&self, (ticket, worker): Waiting<'c>, attempts: u8) -> Queued<'c> {
         if let Some(runtime) = worker {
             // Not under the queue's lock: a runtime that has shut down drops the task here.

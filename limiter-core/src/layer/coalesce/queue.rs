@@ -3,8 +3,8 @@
 use super::arrival::{Arrival, Reply};
 use super::{CoalesceConfig, CoalesceUsage};
 use crate::layer::Answer;
+use crate::lock::{Lock, Locked};
 use crate::request::Request;
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 /// Where calls wait, there is a worker, or one that was lost has told each of them to come [`Reply::Again`].
 #[derive(Default)]
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 /// Shares are no smaller: the trip would cost more than what it carries.
@@ -71,6 +71,7 @@ pub(super) enum Refusal {
 
 impl Queue {
     /// Takes on a call: it goes to the store at once if nothing is outstanding, or little, and else waits.
+    #[inline(always)]
     pub(super) fn enter<'q>(
         self: &'q Arc<Self>,
         batch: &[Request],
@@ -105,9 +106,10 @@ impl Queue {
         self.wait(self.state.lock(), batch, config)
     }
 
+    #[inline(always)]
     fn wait<'q>(
         self: &'q Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        mut state: Locked<'_, State>,
         batch: &[Request],
         config: &CoalesceConfig,
     ) -> Result<Waiting<'q>, Refusal> {
@@ -199,6 +201,7 @@ impl State {
 
     /// Puts a call where it fits: into the place of one that has gone, so that however many come and go there are never
     /// more places than requests that once waited together; else behind the last one, or into a new load.
+    #[inline(always)]
     fn board(&mut self, batch: &[Request], config: &CoalesceConfig) -> (&Load, usize) {
         if let ([request], true) = (batch, self.vacant > 0)
             && let Some(i) = self.waiting.iter().position(|load| !load.vacant.is_empty())

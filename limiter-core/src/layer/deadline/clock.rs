@@ -47,6 +47,7 @@ impl Clock {
     }
 
     /// Takes a call in; and whether the task is to be started. `None`: it needs a timer of its own.
+    #[inline(always)]
     fn enter(&self, deadline: Instant, runtime: &Handle, waker: &Waker) -> Option<(u64, bool)> {
         let mut waiting = self.0.lock();
         let is_next = waiting.calls.back().is_none_or(|last| last.deadline <= deadline);
@@ -87,6 +88,7 @@ impl Clock {
         Stay::Waiting
     }
 
+    #[inline(always)]
     fn leave(&self, number: u64) {
         let mut waiting = self.0.lock();
         let waker = waiting.leave(number);

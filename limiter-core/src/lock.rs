@@ -1,4 +1,4 @@
-//! The lock of a shard.
+//! The lock of a part of `Memory`, and of a queue.
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use std::hint::spin_loop;
@@ -10,10 +10,11 @@ use std::time::Duration;
 ///
 /// Whoever waits spins for about a microsecond, longer than a decision takes; then holds no core that the holder may
 /// need. Aligned, so that neighbours do not share a cache line.
+#[derive(Default)]
 #[repr(align(64))]
-pub(super) struct Lock<T>(SpinMutex<T>);
+pub(crate) struct Lock<T>(SpinMutex<T>);
 
-pub(super) type Locked<'a, T> = SpinMutexGuard<'a, T>;
+pub(crate) type Locked<'a, T> = SpinMutexGuard<'a, T>;
 
 /// So many looks at a lock that is held are each twice as far apart as those before, as a look slows the holder down; ...
 const SPINS: u32 = 6;
@@ -25,12 +26,12 @@ const YIELDS: u32 = 64;
 const PAUSE: Duration = Duration::from_micros(50);
 
 impl<T> Lock<T> {
-    pub(super) const fn new(value: T) -> Self {
+    pub(crate) const fn new(value: T) -> Self {
         Self(SpinMutex::new(value))
     }
 
     #[inline(always)]
-    pub(super) fn lock(&self) -> Locked<'_, T> {
+    pub(crate) fn lock(&self) -> Locked<'_, T> {
         match self.0.try_lock() {
             Some(locked) => locked,
             None => self.wait(),
