@@ -18,6 +18,88 @@ use std::sync::Arc;
 /// # Atomicity
 /// Each request is decided in one step: its checks are all admitted and all consume, or none does. No
 /// interleaving with other requests, of any process, admits more than deciding them one after another would.
+///
+/// # Example: a layer that denies nobody yet, and counts whom the limits would deny
+/// ```
+/// use async_trait::async_trait;
+/// use limiter_core::metric::Figure;
+/// use limiter_core::{Backend, BackendError, Locality, Memory, Quota, QuotaError, RateLimiter, Request, Shard};
+/// use limiter_core::{StorageKey, Verdict};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+///
+/// struct Shadow<B> {
+///     inner: B,
+///     denied: Arc<AtomicU64>,
+/// }
+///
+/// impl<B> Shadow<B> {
+///     fn let_pass(&self, verdict: Verdict) -> Verdict {
+///         if verdict.allowed() {
+///             return verdict;
+///         }
+///         self.denied.fetch_add(1, Ordering::Relaxed);
+///         let mut decisions = verdict.decisions().to_vec();
+///         decisions.iter_mut().for_each(|decision| decision.allowed = true);
+///         decisions.into_iter().collect()
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl<B: Backend> Backend for Shadow<B> {
+///     async fn decide(&self, batch: &[Request]) -> Vec<Result<Verdict, BackendError>> {
+///         let answers = self.inner.decide(batch).await.into_iter();
+///         answers.map(|answer| answer.map(|verdict| self.let_pass(verdict))).collect()
+///     }
+///
+///     fn decide_now(&self, request: &Request) -> Option<Result<Verdict, BackendError>> {
+///         Some(self.inner.decide_now(request)?.map(|verdict| self.let_pass(verdict)))
+///     }
+///
+///     fn shard(&self, request: &Request) -> Shard {
+///         self.inner.shard(request)
+///     }
+///
+///     fn accepts(&self, quota: &Quota) -> Result<(), QuotaError> {
+///         self.inner.accepts(quota)
+///     }
+///
+///     async fn reset(&self, keys: &[StorageKey]) -> Result<(), BackendError> {
+///         self.inner.reset(keys).await
+///     }
+///
+///     async fn ready(&self) -> Result<(), BackendError> {
+///         self.inner.ready().await
+///     }
+///
+///     fn locality(&self) -> Locality {
+///         self.inner.locality()
+///     }
+///
+///     fn may_forget(&self) -> bool {
+///         self.inner.may_forget()
+///     }
+///
+///     fn name(&self) -> &'static str {
+///         self.inner.name()
+///     }
+///
+///     fn report(&self, tell: &mut dyn FnMut(Figure)) {
+///         self.inner.report(tell);
+///     }
+/// }
+///
+/// # async fn handle() -> Result<(), limiter_core::Error> {
+/// let denied = Arc::new(AtomicU64::new(0));
+/// let shadow = Shadow { inner: Memory::new(), denied: Arc::clone(&denied) };
+/// let limiter = RateLimiter::new(1, Duration::from_secs(60), shadow)?;
+/// assert!(limiter.allow("user:42").await && limiter.allow("user:42").await);
+/// assert_eq!(denied.load(Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(handle()).unwrap();
+/// ```
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Answers every request of `batch`, each in one atomic step, in order as each key sees them.

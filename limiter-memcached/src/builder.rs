@@ -13,6 +13,20 @@ use std::time::Duration;
 /// | `memcached://a:11211,b:11211` | several: each key is on one of them, chosen by their names |
 ///
 /// Every instance has to call the servers by the same names and ports, in any order.
+///
+/// # Example
+/// ```
+/// use limiter_core::RateLimiter;
+/// use limiter_memcached::Memcached;
+/// use std::time::Duration;
+///
+/// let memcached = Memcached::builder("memcached://10.0.0.1,10.0.0.2:11212")
+///     .connect_timeout(Duration::from_secs(1))
+///     .max_item_bytes(8 << 20)
+///     .build()?;
+/// let limiter = RateLimiter::new(100, Duration::from_secs(60), memcached)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct MemcachedBuilder {

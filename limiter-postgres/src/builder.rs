@@ -21,6 +21,21 @@ use tokio::sync::Semaphore;
 ///
 /// Without `sslmode=require` nothing is encrypted: a mode that falls back to plain text would promise what an attacker
 /// can take back.
+///
+/// # Example
+/// ```
+/// use limiter_core::RateLimiter;
+/// use limiter_postgres::{Durability, Postgres};
+/// use std::time::Duration;
+///
+/// let postgres = Postgres::builder("postgres://limiter@db.internal/shop")
+///     .schema("limits")
+///     .durability(Durability::Unlogged)
+///     .connections(4)
+///     .build()?;
+/// let limiter = RateLimiter::new(100, Duration::from_secs(60), postgres)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct PostgresBuilder {

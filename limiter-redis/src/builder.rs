@@ -20,6 +20,20 @@ use tokio::sync::Semaphore;
 /// | `redis-cluster://user:password@a:7000,b:7000` | a Redis Cluster, by some of its nodes |
 /// | `redis-sentinel://user:password@a:26379,b:26379/service` | the primary that Sentinel names for `service` |
 /// | `rediss://..`, `rediss-cluster://..`, `rediss-sentinel://..` | the same through TLS (feature `tls`) |
+///
+/// # Example
+/// ```
+/// use limiter_core::RateLimiter;
+/// use limiter_redis::Redis;
+/// use std::time::Duration;
+///
+/// let redis = Redis::builder("redis-sentinel://10.0.0.1:26379,10.0.0.2:26379/limits")
+///     .connect_timeout(Duration::from_secs(1))
+///     .max_in_flight(256)
+///     .build()?;
+/// let limiter = RateLimiter::new(100, Duration::from_secs(60), redis)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct RedisBuilder {
