@@ -8,7 +8,7 @@ pub use memcached::Memcached;
 pub use postgres::Postgres;
 pub use redis::Redis;
 
-use crate::load::Contestant;
+use crate::load::{Ask, Contestant};
 use async_trait::async_trait;
 use limiter_core::{Backend, Caller, RateLimiter, Rule, Scope};
 use std::error::Error;
@@ -102,15 +102,24 @@ pub fn library(
 ) -> Fallible<Contestant> {
     let builder = RateLimiter::builder(backend).as_is().namespace(name);
     let limiter = work.rules.into_iter().fold(builder, |builder, rule| builder.rule(rule)).build()?;
-    let (names, asked) = (Arc::clone(names), Arc::new(AtomicU64::new(0)));
-    Ok(Contestant::new(name, move |key| {
-        let (limiter, names) = (limiter.clone(), Arc::clone(&names));
-        let turn = if work.mixed { asked.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        async move {
-            let caller = Caller::new().with(Scope::KEY, &names[key]).with("endpoint", "/search");
-            let cost = MIX[usize::try_from(turn % MIX.len() as u64).unwrap_or(0)];
-            let decision = limiter.check_n(caller, cost).await;
-            assert!(decision.is_ok(), "{decision:?}");
-        }
-    }))
+    let costs = work.mixed.then(Arc::default);
+    Ok(Contestant::new(name, Asks { limiter, names: Arc::clone(names), costs }))
+}
+
+#[derive(Clone)]
+struct Asks {
+    limiter: RateLimiter,
+    names: Arc<[String]>,
+    /// How many costs of a mix have been asked for, by all callers.
+    costs: Option<Arc<AtomicU64>>,
+}
+
+impl Ask for Asks {
+    async fn ask(&mut self, key: usize) {
+        let turn = self.costs.as_ref().map_or(0, |asked| asked.fetch_add(1, Ordering::Relaxed));
+        let cost = MIX[usize::try_from(turn % MIX.len() as u64).unwrap_or(0)];
+        let caller = Caller::new().with(Scope::KEY, &self.names[key]).with("endpoint", "/search");
+        let decision = self.limiter.check_n(caller, cost).await;
+        assert!(decision.is_ok(), "{decision:?}");
+    }
 }
