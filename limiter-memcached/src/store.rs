@@ -6,7 +6,7 @@ use crate::ready;
 use crate::server::{Failure, Manner, Server};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use limiter_core::{BackendError, CasStore, Effect, ErrorKind, StorageKey, Swap, Value, Write};
+use limiter_core::{BackendError, CasStore, Effect, ErrorKind, Placement, StorageKey, Swap, Value, Write};
 use memcache::exp::{Delete, Get, GetResult, GetStatus, Meta, MutationResult, MutationStatus, Set};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) struct Servers {
     servers: Vec<Arc<Server>>,
-    /// A number for each server that is the same in every instance.
-    marks: Vec<u64>,
+    /// Of the servers' names, the same in every instance.
+    names: Vec<Placement>,
     most_bytes: u64,
     pub(crate) allow_eviction: bool,
     lost: AtomicU64,
@@ -33,8 +33,8 @@ impl Servers {
     ) -> Self {
         let servers: Vec<Arc<Server>> =
             addresses.into_iter().map(|address| Arc::new(Server::new(address, manner))).collect();
-        let marks = servers.iter().map(|server| mark(server.address())).collect();
-        Self { servers, marks, most_bytes, allow_eviction, lost: AtomicU64::new(0) }
+        let names = servers.iter().map(|server| Placement::of(server.address().as_bytes())).collect();
+        Self { servers, names, most_bytes, allow_eviction, lost: AtomicU64::new(0) }
     }
 
     pub(crate) fn all(&self) -> &[Arc<Server>] {
@@ -46,11 +46,10 @@ impl Servers {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// The server of a key: the one of the highest score for it, so that one that is added or taken away moves its own
-    /// keys only (rendezvous hashing: Thaler and Ravishankar, 1998).
+    /// The server of a key: the one of the highest score for it.
     fn place(&self, key: &StorageKey) -> usize {
-        let place = key.place().as_u64();
-        let scores = self.marks.iter().map(|mark| mixed(mark ^ place)).enumerate();
+        let place = key.place();
+        let scores = self.names.iter().map(|name| place.score(*name)).enumerate();
         scores.max_by_key(|(_, score)| *score).map_or(0, |(server, _)| server)
     }
 
@@ -174,19 +173,6 @@ fn time_to_live(keep: Duration, ahead: Duration) -> u32 {
     }
 }
 
-/// FNV-1a of 64 bits, <http://www.isthe.com/chongo/tech/comp/fnv/>: the same in every build and release.
-fn mark(address: &str) -> u64 {
-    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    address.bytes().fold(0xcbf2_9ce4_8422_2325, hash)
-}
-
-/// The finalizer of SplitMix64, so that every bit of a score is as good as any other.
-const fn mixed(hash: u64) -> u64 {
-    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,7 +194,7 @@ mod tests {
         let keys = Keyspace::new("shop", "user", Algorithm::TokenBucket).unwrap();
         let three = servers(&["a:11211", "b:11211", "c:11211"]);
         let placed: Vec<usize> = (0..16_u8).map(|i| three.place(&keys.key(&[i]))).collect();
-        assert_eq!(placed, [1, 2, 0, 1, 0, 1, 2, 2, 2, 0, 1, 2, 0, 0, 0, 0]);
+        assert_eq!(placed, [2, 0, 2, 1, 1, 2, 1, 2, 1, 2, 0, 0, 1, 1, 1, 1]);
         let two = servers(&["c:11211", "a:11211"]);
         let mut counts = [0; 3];
         for i in 0..3_000_u32 {
