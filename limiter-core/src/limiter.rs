@@ -2,31 +2,28 @@
 
 mod ask;
 mod builder;
+mod error;
+mod pending;
 mod verdict;
 
 pub(crate) use ask::Ask;
 pub use builder::RateLimiterBuilder;
+pub use error::Error;
 pub use verdict::{RuleDecision, RulesVerdict};
 
 use crate::algorithm::Algorithm;
 use crate::backend::Backend;
-use crate::decision::{Decision, Verdict};
-use crate::error::BackendError;
-use crate::key::NameError;
+use crate::decision::Decision;
 use crate::layer::OnOutage;
 use crate::metric::Figure;
 use crate::quota::{Quota, QuotaError};
-use crate::request::{Check, Request, RequestError};
+use crate::request::Check;
 use crate::rule::ActiveRule;
 use crate::scope::{Caller, Scope};
 use crate::time::{Every, Timestamp};
-use ask::{Asking, Wanted, wanted};
-use std::borrow::Cow;
+use pending::Pending;
 use std::fmt;
-use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -102,59 +99,6 @@ const WARNINGS: Duration = Duration::from_secs(10);
 
 /// Virtual time, for tests.
 type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// Why a limiter could not be built, or gave no decision.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A quota is refused.
-    #[error(transparent)]
-    Quota(#[from] QuotaError),
-    /// A name is too long.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// The limiter has no rule.
-    #[error("a limiter has at least one rule")]
-    NoRule,
-    /// Two rules have one name.
-    #[error("two rules have the name {0:?}")]
-    RepeatedRule(String),
-    /// No rule has this name.
-    #[error("no rule has the name {0:?}")]
-    UnknownRule(String),
-    /// A rule counts by a part that the caller does not have.
-    #[error("rule {rule:?} counts by {part:?}, which the caller does not have")]
-    MissingPart {
-        /// The rule's name.
-        rule: String,
-        /// The missing part's name.
-        part: String,
-    },
-    /// No rule counts by what the caller has.
-    #[error("no rule counts by {0}, so there is nothing to reset")]
-    NothingToReset(String),
-    /// The wait would be longer than the caller allows.
-    #[error("the wait, {} us, is above {} us, the most that the caller waits", show(*.wait), .max.as_micros())]
-    WaitTooLong {
-        /// The wait, what was waited in vain included; `None`: no wait helps, as the cost is above the capacity.
-        wait: Option<Duration>,
-        /// The most that the caller waits.
-        max: Duration,
-    },
-    /// Waiting needs a tokio runtime.
-    #[error("waiting for a permit needs a tokio runtime, and there is none")]
-    NoRuntime,
-    /// The checks make no request.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// The store gave no answer.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-}
-
-fn show(wait: Option<Duration>) -> String {
-    wait.map_or_else(|| "without end".to_owned(), |wait| wait.as_micros().to_string())
-}
 
 impl RateLimiter {
     /// The name of the one rule, and of the namespace, of a limiter that was not given others.
@@ -232,7 +176,7 @@ impl RateLimiter {
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
     ) -> impl Future<Output = Result<Decision, Error>> + Send {
-        Deciding { limiter: self, caller: Some(caller), cost, asking: None, made: PhantomData }
+        Pending::new(self, caller, cost)
     }
 
     /// Where the caller stands; consumes nothing. It asks for no permit, and so is always allowed: what there is says
@@ -257,7 +201,7 @@ impl RateLimiter {
         caller: impl Into<Caller<'c>> + Send,
         cost: u64,
     ) -> impl Future<Output = Result<RulesVerdict, Error>> + Send {
-        Deciding { limiter: self, caller: Some(caller), cost, asking: None, made: PhantomData }
+        Pending::new(self, caller, cost)
     }
 
     /// The decision at cost 1 where it can be given without waiting, for callers without a runtime: always
@@ -386,99 +330,6 @@ impl RateLimiter {
         Ok(self.inner.backend.ready().await?)
     }
 
-    /// The answer that needs no wait, as `done` makes it, or what is to be waited for, as `ask` does: so that it is
-    /// written where it is wanted.
-    #[inline(always)]
-    fn at_once<'l, T: Wanted, R>(
-        &'l self,
-        caller: Caller<'_>,
-        cost: u64,
-        done: impl FnOnce(T) -> R,
-        ask: impl FnOnce(Asking<'l, T>) -> R,
-    ) -> R {
-        match (self.inner.plain, &*self.inner.rules, caller.key()) {
-            (true, [rule], Some(key)) => self.at_once_by_key(rule, key, cost, done, ask),
-            _ => match self.at_once_by_rules(caller, cost) {
-                Ok(wanted) => done(wanted),
-                Err(asking) => ask(asking),
-            },
-        }
-    }
-
-    #[inline(never)]
-    fn at_once_by_key<'l, T: Wanted, R>(
-        &'l self,
-        rule: &ActiveRule,
-        key: &[u8],
-        cost: u64,
-        done: impl FnOnce(T) -> R,
-        ask: impl FnOnce(Asking<'l, T>) -> R,
-    ) -> R {
-        let quota = rule.quota();
-        let request = Request::by_key(&rule.keyspaces, key, &quota, cost);
-        match (*self.inner.backend).decide_now(&request) {
-            Some(Ok(ref verdict)) if let Some(only) = verdict.only() => done(T::of_one(&request, only)),
-            answer => match self.now_or_ask(&request, answer) {
-                Ok(wanted) => done(wanted),
-                Err(asking) => ask(asking),
-            },
-        }
-    }
-
-    #[inline(never)]
-    fn at_once_by_rules<'l, T: Wanted>(&'l self, caller: Caller<'_>, cost: u64) -> Result<T, Asking<'l, T>> {
-        match self.request(&caller, cost) {
-            Ok(request) => self.now_or_ask(&request, (*self.inner.backend).decide_now(&request)),
-            Err(error) => Err(Box::pin(async { Err(error) })),
-        }
-    }
-
-    #[inline(never)]
-    fn now_or_ask<'l, T: Wanted>(
-        &'l self,
-        request: &Request,
-        answer: Option<Result<Verdict, BackendError>>,
-    ) -> Result<T, Asking<'l, T>> {
-        let backend = &*self.inner.backend;
-        match answer {
-            Some(answer) => {
-                wanted(backend.name(), request, answer).map_err(|error| Box::pin(async { Err(error) }) as _)
-            }
-            None => Err(T::asked_of(backend, request)),
-        }
-    }
-
-    #[inline(never)]
-    fn request(&self, caller: &Caller<'_>, cost: u64) -> Result<Request, Error> {
-        let request = match &*self.inner.rules {
-            [rule] => {
-                let (quota, key) = self.asked(rule, caller)?;
-                Request::by_key(&rule.keyspaces, &key, &quota, cost)
-            }
-            rules => {
-                let checks = rules.iter().map(|rule| {
-                    let (quota, key) = self.asked(rule, caller)?;
-                    Ok(Check { key: rule.keyspaces.of(quota.algorithm()).key(&key), quota, cost })
-                });
-                Request::new(checks.collect::<Result<Vec<_>, Error>>()?)?
-            }
-        };
-        Ok(match &self.inner.clock {
-            Some(clock) => request.at(clock()),
-            None => request,
-        })
-    }
-
-    /// What a rule asks for a caller: the quota, and the caller's key.
-    fn asked<'c>(&self, rule: &ActiveRule, caller: &'c Caller<'_>) -> Result<(Quota, Cow<'c, [u8]>), Error> {
-        let quota = match rule.chosen(caller) {
-            Some(quota) => self.inner.backend.accepts(&quota).map(|()| quota)?,
-            None => rule.quota(),
-        };
-        let key = rule.scope.key_of(caller).map_err(|part| missing(rule, part))?;
-        Ok((quota, key))
-    }
-
     /// How long an admission would wait for its turn now; zero where no rule queues.
     async fn turn(&self, caller: &Caller<'_>) -> Result<Duration, Error> {
         let request = self.request(caller, 0)?;
@@ -491,48 +342,6 @@ impl RateLimiter {
         let turns = verdict.rules().iter().filter(queues).map(|rule| rule.decision.reset_after);
         Ok(turns.max().unwrap_or_default())
     }
-}
-
-/// A decision in the making. Nothing happens before it is polled.
-///
-/// Written by hand: the state of an `async` block is moved, and read at another width than it was written.
-struct Deciding<'l, 'c, C, T> {
-    limiter: &'l RateLimiter,
-    caller: Option<C>,
-    cost: u64,
-    asking: Option<Asking<'l, T>>,
-    made: PhantomData<fn() -> Caller<'c>>,
-}
-
-/// Nothing in it is pinned in place.
-impl<C, T> Unpin for Deciding<'_, '_, C, T> {}
-
-impl<'c, C: Into<Caller<'c>>, T: Wanted> Future for Deciding<'_, 'c, C, T> {
-    type Output = Result<T, Error>;
-
-    #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(caller) = self.caller.take() {
-            return match self.limiter.at_once(caller.into(), self.cost, Ok, Err) {
-                Ok(wanted) => Poll::Ready(Ok(wanted)),
-                Err(asking) => self.asking.insert(asking).as_mut().poll(context),
-            };
-        }
-        match &mut self.asking {
-            Some(asking) => asking.as_mut().poll(context),
-            None => polled_again(),
-        }
-    }
-}
-
-#[cold]
-fn polled_again() -> ! {
-    panic!("a decision was polled again after it was given")
-}
-
-#[cold]
-fn missing(rule: &ActiveRule, part: &str) -> Error {
-    Error::MissingPart { rule: rule.name.to_string(), part: part.to_owned() }
 }
 
 async fn pause(wait: Duration) -> Result<(), Error> {
