@@ -1,10 +1,11 @@
-use crate::backend::{Inner, Redis};
+use crate::backend::Redis;
 use crate::batch::Keep;
 use crate::cluster::Cluster;
 use crate::link::Link;
 use crate::route::Route;
 use crate::server::Server;
 use crate::target::Target;
+use crate::trips::Trips;
 use redis::{Client, ConnectionInfo, RedisError};
 use std::fmt;
 use std::sync::Arc;
@@ -249,7 +250,7 @@ impl RedisBuilder {
         };
         let keep = Keep { grace: self.grace, virtual_expiry: self.virtual_expiry };
         let timeout = self.timeout.min(LONGEST_TIMEOUT);
-        Ok(Redis { inner: Arc::new(Inner::new(route, keep, timeout, self.allow_eviction, most)) })
+        Ok(Redis { trips: Arc::new(Trips::new(route, keep, timeout, self.allow_eviction, most)) })
     }
 }
 

@@ -36,6 +36,7 @@ mod script;
 mod server;
 mod take_and_give_back;
 mod target;
+mod trips;
 
 pub use backend::Redis;
 pub use builder::{ConfigError, RedisBuilder};

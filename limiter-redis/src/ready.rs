@@ -1,9 +1,10 @@
 //! Whether a server can be used as it is, in words for an operator.
 
-use crate::backend::{Inner, Redis};
+use crate::backend::Redis;
 use crate::error::unsent;
 use crate::route::Route;
 use crate::server::Server;
+use crate::trips::Trips;
 use futures_util::future::try_join_all;
 use limiter_core::{
     Backend, BackendError, Check, Effect, ErrorKind, Keyspace, NameError, Quota, QuotaError, Request,
@@ -19,16 +20,16 @@ use std::time::Duration;
 const OLDEST: (u32, u32) = (7, 0);
 
 pub(crate) async fn check(redis: &Redis) -> Result<(), BackendError> {
-    let inner = &*redis.inner;
-    let servers = match &inner.route {
+    let trips = &*redis.trips;
+    let servers = match &trips.route {
         Route::One(server) => {
-            check_server(inner, server).await?;
+            check_server(trips, server).await?;
             1
         }
         Route::Cluster(cluster) => {
-            let servers = cluster.servers("ready", inner.patience(None)).await?;
+            let servers = cluster.servers("ready", trips.patience(None)).await?;
             for server in &servers {
-                check_server(inner, server).await?;
+                check_server(trips, server).await?;
             }
             servers.len()
         }
@@ -36,8 +37,8 @@ pub(crate) async fn check(redis: &Redis) -> Result<(), BackendError> {
     try_out(redis, servers).await
 }
 
-async fn check_server(inner: &Inner, server: &Server) -> Result<(), BackendError> {
-    let info = match server.command("ready", &redis::cmd("INFO"), inner.patience(None)).await {
+async fn check_server(trips: &Trips, server: &Server) -> Result<(), BackendError> {
+    let info = match server.command("ready", &redis::cmd("INFO"), trips.patience(None)).await {
         Ok(info) => text_of(info),
         // Whoever may not ask is not told; what the scripts need is tried out.
         Err(error) if error.kind() == ErrorKind::Config && error.effect() == Effect::NotApplied => {
@@ -55,7 +56,7 @@ async fn check_server(inner: &Inner, server: &Server) -> Result<(), BackendError
     }
     let (policy, most) =
         (field("maxmemory_policy").unwrap_or("noeviction"), field("maxmemory").unwrap_or("0"));
-    if !inner.allow_eviction && policy != "noeviction" && most != "0" {
+    if !trips.allow_eviction && policy != "noeviction" && most != "0" {
         return Err(config(&format!(
             "maxmemory-policy {policy} lets Redis forget limits that are used up when its memory is full: \
              set it to noeviction, or accept it by allow_eviction()"
@@ -99,23 +100,23 @@ async fn try_out(redis: &Redis, servers: usize) -> Result<(), BackendError> {
         ("1000/2h sliding-log", Some(now)),
         ("1000/2h sliding-log", Some(now + Duration::from_secs(7_000))),
     ];
-    let gives_back = matches!(redis.inner.route, Route::Cluster(_));
+    let gives_back = matches!(redis.trips.route, Route::Cluster(_));
     let mut keys = Vec::with_capacity(probes.len() * servers);
     for (text, at) in probes {
         let requests = probe(redis, servers, text, at).map_err(|error| config(&error.to_string()))?;
         keys.extend(requests.iter().flat_map(|request| request.checks()).map(|check| check.key.clone()));
         try_join_all(
-            requests.iter().map(|request| try_on_one(&redis.inner, request, gives_back && at.is_none())),
+            requests.iter().map(|request| try_on_one(&redis.trips, request, gives_back && at.is_none())),
         )
         .await?;
     }
     redis.reset(&keys).await
 }
 
-async fn try_on_one(inner: &Inner, request: &Request, gives_back: bool) -> Result<(), BackendError> {
-    let taken = inner.take(request).await?;
+async fn try_on_one(trips: &Trips, request: &Request, gives_back: bool) -> Result<(), BackendError> {
+    let taken = trips.take(request).await?;
     match request.checks() {
-        [check] if gives_back => inner.give_back(check, request.instant(), &taken).await,
+        [check] if gives_back => trips.give_back(check, request.instant(), &taken).await,
         _ => Ok(()),
     }
 }
@@ -145,7 +146,7 @@ fn probe(
     let mut met = HashSet::with_capacity(servers);
     let keys = (0..TRIED).map(|number| keyspace.key(&number.to_be_bytes()));
     let keys =
-        keys.filter(|key| redis.inner.route.part(key).is_some_and(|part| met.insert(part))).take(servers);
+        keys.filter(|key| redis.trips.route.part(key).is_some_and(|part| met.insert(part))).take(servers);
     let request = |key| {
         let request = Request::one(Check { key, quota, cost: 1 })?;
         Ok(match at {

@@ -1,14 +1,14 @@
 //! Requests over several slots of a cluster, which no script can decide in one step: core takes them key by key.
 
-use crate::backend::Inner;
 use crate::batch::Answer;
 use crate::error::NAME;
+use crate::trips::Trips;
 use limiter_core::take_and_give_back::KeyByKey;
 use limiter_core::{BackendError, Check, Request, Timestamp};
 use std::sync::Arc;
 
 /// The keys of such a request, one by one.
-pub(crate) struct Keys(pub(crate) Arc<Inner>);
+pub(crate) struct Keys(pub(crate) Arc<Trips>);
 
 impl KeyByKey for Keys {
     type Answer = Answer;
@@ -59,7 +59,7 @@ mod tests {
         let keys = Keyspace::new("give-back", "rule", quota.algorithm()).expect("short names");
         let check = |name: &str, cost| Check { key: keys.key(name.as_bytes()), quota, cost };
         let one = |name, cost| Request::one(check(name, cost)).expect("one check");
-        let taken = redis.inner.take(&one("a", 3)).await.expect("an answer");
+        let taken = redis.trips.take(&one("a", 3)).await.expect("an answer");
 
         proxy.delay(Direction::ToServer, Duration::from_millis(200));
         let busy = {
@@ -69,7 +69,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!busy.is_finished());
         assert!(redis.decide(&[one("c", 1)]).await[0].is_err(), "no more than one");
-        redis.inner.give_back(&check("a", 3), None, &taken).await.expect("its turn");
+        redis.trips.give_back(&check("a", 3), None, &taken).await.expect("its turn");
         assert!(busy.await.expect("a task").is_ok());
         let left = redis.decide(&[one("a", 0)]).await.remove(0).expect("an answer").decisions()[0].remaining;
         assert_eq!(left, 10);
@@ -100,7 +100,7 @@ mod tests {
                 |cost| Request::one(Check { key: key.clone(), quota, cost }).expect("one check").at(here);
             if rng.bool() || taken.is_empty() {
                 let cost = rng.u64(1..4);
-                let answer = redis.inner.take(&request(cost)).await.expect("an answer");
+                let answer = redis.trips.take(&request(cost)).await.expect("an answer");
                 let reading = S::read(&state, &quota, cost, here);
                 if S::decide(&reading, &quota, cost, here).allowed {
                     S::take(&mut state, &reading, &quota, cost);
@@ -109,11 +109,11 @@ mod tests {
             } else {
                 let (quota, cost, answer, reading, taken_at) = taken.swap_remove(rng.usize(..taken.len()));
                 let check = Check { key: key.clone(), quota, cost };
-                redis.inner.give_back(&check, Some(here), &answer).await.expect("an answer");
+                redis.trips.give_back(&check, Some(here), &answer).await.expect("an answer");
                 S::give_back(&mut state, &quota, cost, &reading, taken_at, here);
             }
             for cost in [0, 1, quota.capacity()] {
-                let looked = redis.inner.look(&request(cost)).await.expect("an answer").answer;
+                let looked = redis.trips.look(&request(cost)).await.expect("an answer").answer;
                 let said = looked.readings[0].decide(&quota, cost, looked.now).expect("a reading of its own");
                 let expected = S::decide(&S::read(&state, &quota, cost, here), &quota, cost, here);
                 assert_eq!(said, expected, "seed {seed}, step {step}: {cost} of {quota} at {now} us");
