@@ -62,7 +62,7 @@ async fn run() -> Result<(), Failure> {
     let namespace = format!("quickstart-{}", Timestamp::now().as_micros());
     if let Some(away) = flags.get("--outage") {
         let away = whole("--outage", away, 30).map_err(Failure::Usage)?;
-        let report = outage::run(store, Duration::from_secs(away), &namespace).await;
+        let report = outage::run(store, Duration::from_secs(away), &namespace, None).await;
         return show(&report.map_err(Failure::Failed)?);
     }
     let store_name = store.name();
