@@ -108,7 +108,7 @@ metrics! {
     BREAKERS: Gauge "limiter_breakers" in Count by ["store", "state"],
         "parts of the store by the state of their breaker";
     BREAKER_OPENINGS: Counter "limiter_breaker_openings_total" in Count by ["store"],
-        "how often a breaker opened";
+        "how often a breaker that was closed opened";
     DEGRADED: Gauge "limiter_degraded" in Count by ["store"],
         "whether decisions are made without the store now";
     DEGRADED_SECONDS: Counter "limiter_degraded_seconds_total" in Seconds by ["store"],
@@ -131,6 +131,8 @@ metrics! {
         "what was found in a state's place and is none";
     CAS_TRIES: Counter "limiter_cas_tries_total" in Count by ["store"],
         "writes by compare-and-swap, lost ones among them";
+    CAS_CONFLICTS: Counter "limiter_cas_conflicts_total" in Count by ["store"],
+        "writes by compare-and-swap that were lost to somebody else's";
     CLOCK_SKEW: Gauge "limiter_clock_skew_seconds" in Seconds by ["store"],
         "how far this process's clock is from the store's";
 }

@@ -372,6 +372,7 @@ impl<S: CasStore> Backend for CasBackend<S> {
         let CasUsage { queued, swaps, conflicts, corrupt_states, .. } = self.usage();
         tell(Figure::new(&metric::QUEUED_REQUESTS, self.inner.name, queued as u64));
         tell(Figure::new(&metric::CAS_TRIES, self.inner.name, swaps + conflicts));
+        tell(Figure::new(&metric::CAS_CONFLICTS, self.inner.name, conflicts));
         tell(Figure::new(&metric::CORRUPT_STATES, self.inner.name, corrupt_states));
     }
 

@@ -123,7 +123,7 @@ pub enum BreakerState {
 pub struct BreakerUsage {
     /// The state of each part that was ever asked, by its number.
     pub parts: Vec<(u32, BreakerState)>,
-    /// How often a part was opened by failures.
+    /// How often a part that was closed was opened by failures. One that recovers in vain was not closed.
     pub opened: u64,
     /// Requests and resets that were refused.
     pub refused: u64,

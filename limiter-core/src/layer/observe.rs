@@ -34,7 +34,8 @@ use tokio::time::Instant;
 /// One of the [`metrics`](https://docs.rs/metrics) crate, installed at any time: handles are made at the first
 /// decision that finds one, and then kept, so that a decision neither allocates nor looks one up by name. What was
 /// decided before is not in the counters. Recorders that are local to a thread count if the first decision
-/// runs there. A recorder that panics costs the number that it was told, and no answer.
+/// runs there. One that takes neither histograms nor gauges is taken for none. A recorder that panics costs the number
+/// that it was told, and no answer.
 ///
 /// Gauges, and counters of what is below, are sampled: at most once a second, by the decision that comes by then, and by
 /// [`RateLimiter::report`](crate::RateLimiter::report), which whoever exports may call before. A thread of our own
@@ -96,7 +97,7 @@ impl<B: Backend> Observe<B> {
     /// The layer around `inner`.
     #[must_use]
     pub fn new(inner: B) -> Self {
-        let recording = Handles::new(metric::DECISION_SECONDS.key(&[inner.name()]));
+        let recording = Handles::new(metric::DECISION_SECONDS.key(&[inner.name()]), inner.name());
         let in_process = inner.locality() == Locality::InProcess;
         Self { inner, in_process, recording, notices: Notices::default() }
     }

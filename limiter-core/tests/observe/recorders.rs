@@ -3,8 +3,9 @@
 use crate::fake::{Fake, Takes, ask};
 use crate::recorded::Recorder;
 use crate::recorded::Value::Counter;
-use limiter_core::{Backend, Observe, ObserveTrips};
+use limiter_core::{Backend, Memory, Observe, ObserveTrips};
 use metrics::{Counter as Handle, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use metrics_util::debugging::DebuggingRecorder;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,48 @@ async fn one_that_is_installed_late_is_told_what_comes_then() {
     let taken = recorder.take();
     assert_eq!(taken[allowed], Counter(1));
     assert!(taken.keys().any(|series| series.starts_with("limiter_trip_seconds")));
+}
+
+/// As a filter leaves them out.
+struct WithoutHistograms(DebuggingRecorder);
+
+impl metrics::Recorder for WithoutHistograms {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_counter(name, unit, text);
+    }
+
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_gauge(name, unit, text);
+    }
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Handle {
+        self.0.register_counter(key, metadata)
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.0.register_gauge(key, metadata)
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn one_without_histograms_is_told_the_rest() {
+    let recorder = WithoutHistograms(DebuggingRecorder::new());
+    let layer = Observe::new(Memory::new());
+    metrics::with_local_recorder(&recorder, || {
+        assert!(layer.decide_now(&ask("filtered")).is_some());
+    });
+    let told = recorder.0.snapshotter().snapshot().into_vec();
+    let names: Vec<&str> = told.iter().map(|(key, ..)| key.key().name()).collect();
+    assert!(
+        names.contains(&"limiter_decisions_total") && names.contains(&"limiter_memory_keys"),
+        "{names:?}"
+    );
 }
 
 /// Panics at every turn, without the hook, which would print it.

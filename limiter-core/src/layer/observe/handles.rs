@@ -1,6 +1,6 @@
 //! Handles of metrics, made once there is a recorder.
 
-use crate::metric::{METADATA, Metric};
+use crate::metric::{self, METADATA, Metric};
 use ::metrics::{Counter, Histogram, IntoF64, Key};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,15 +12,18 @@ use std::time::Duration;
 /// ever.
 pub(super) struct Handles<T> {
     made: OnceLock<T>,
-    /// The histogram by which a recorder is looked for; made here, as looking allocates nothing.
+    /// The histogram by which a recorder is looked for, and for one that takes none, a gauge; made here, as looking allocates
+    /// nothing.
     timer: Key,
+    gauge: Key,
     /// Where the recorder is that did not listen the last time, as the one that there is without any other.
     deaf: AtomicUsize,
 }
 
 impl<T> Handles<T> {
-    pub(super) fn new(timer: Key) -> Self {
-        Self { made: OnceLock::new(), timer, deaf: AtomicUsize::new(0) }
+    pub(super) fn new(timer: Key, store: &'static str) -> Self {
+        let gauge = metric::DEGRADED.key(&[store]);
+        Self { made: OnceLock::new(), timer, gauge, deaf: AtomicUsize::new(0) }
     }
 
     #[inline]
@@ -36,7 +39,7 @@ impl<T> Handles<T> {
     fn make(&self, make: impl FnOnce(Timer) -> T) -> Option<&T> {
         quietly(|| {
             let timer = Timer::new(&self.timer);
-            if timer.is_live() {
+            if timer.is_live() || is_live(&self.gauge) {
                 self.made.get_or_init(|| make(timer));
             } else {
                 self.deaf.store(recorder(), Ordering::Relaxed);
@@ -71,6 +74,13 @@ impl Timer {
         self.0.record_many(Asked(&asked), 0);
         asked.get()
     }
+}
+
+/// Whether a recorder listens to a gauge, which stays as it is.
+fn is_live(gauge: &Key) -> bool {
+    let asked = Cell::new(false);
+    ::metrics::with_recorder(|recorder| recorder.register_gauge(gauge, &METADATA)).increment(Asked(&asked));
+    asked.get()
 }
 
 struct Asked<'a>(&'a Cell<bool>);

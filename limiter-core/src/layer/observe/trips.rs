@@ -102,7 +102,7 @@ impl<B: Backend> ObserveTrips<B> {
     #[must_use]
     pub fn new(inner: B) -> Self {
         let timer = metric::TRIP_SECONDS.key(&[inner.name(), Operation::Decide.name()]);
-        Self { inner, recording: Handles::new(timer), notices: Notices::default() }
+        Self { recording: Handles::new(timer, inner.name()), inner, notices: Notices::default() }
     }
 
     fn depart(&self, operation: Operation, requests: usize) -> Trip<'_> {
