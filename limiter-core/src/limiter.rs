@@ -123,7 +123,8 @@ impl RateLimiter {
 
     /// Whether the caller may go ahead, at cost 1. Never an error, and never later than the deadline: without an answer
     /// from the store it is as [`OnOutage`] says. What is not the store's doing is denied: a caller without a part that
-    /// a rule counts by, and a quota chosen for it that the store cannot keep.
+    /// a rule counts by, and a quota chosen for it that the store cannot keep. Outside of a tokio runtime nothing cuts a
+    /// wait short but the backend itself.
     ///
     /// With a backend that is used [as it is](RateLimiterBuilder::as_is), which may give errors, these admit under
     /// [`OnOutage::Allow`] and else deny.

@@ -34,9 +34,10 @@ use std::time::Duration;
 /// says what leaves when only where the oldest admission is the one to wait for: it is answered for at the cost that was
 /// denied, where that was one too many.
 ///
-/// A request is known by its keys, and answered under the quotas that were denied. What it consumes through this instance is seen. What other instances
-/// do, and other requests with some of its keys, is seen when the store is asked again: until then, of several checks
-/// those that do not deny are reported as they stood at the denial, moved on in time.
+/// A request is known by its keys, and answered under the quotas that were denied. What it consumes through this instance
+/// is seen, unless a denial was under way meanwhile. What other instances do, and other requests with some of its keys, is
+/// seen when the store is asked again: until then, of several checks those that do not deny are reported as they stood at
+/// the denial, moved on in time.
 ///
 /// Only a store's own denials are learnt: those that it made in one step, of readings
 /// ([`Reading::verdict`](crate::algorithm::Reading::verdict)). A denial after which something is given back is none, nor
@@ -46,7 +47,9 @@ use std::time::Duration;
 /// A reset, or a quota raised under the same numbers, by another instance is seen within `hold`. Where a store may
 /// forget what it holds ([`Backend::may_forget`]), or by [`DenyCacheConfig::until_reset`], denials are kept for as long as
 /// they last. Of keys that are asked about together with others this begins a second later, when the store says the same
-/// again: until then somebody's request may hold what it gives back.
+/// again: until then somebody's request may hold what it gives back. Whether they are is known of this layer's own
+/// requests. Where other services ask about a key together with keys that are none of this one's, on a store that forgets,
+/// [`DenyCacheConfig::hold`] bounds how long such a denial lasts.
 ///
 /// # Memory
 /// At most [`DenyCacheConfig::capacity`] requests, at about 500 bytes each. Which are kept where there are more is for
@@ -84,6 +87,13 @@ pub struct DenyCache<B> {
 /// For how long a denial is remembered that may be somebody's who gives back.
 const MOMENT: Duration = Duration::from_secs(1);
 
+/// When what is held so long takes no room any more. The cache goes by this process's clock, requests may by another.
+fn dropped_after(hold: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(365 * 24 * 3_600);
+    hold.saturating_mul(10).clamp(LEAST, MOST)
+}
+
 /// How much a [`DenyCache`] remembers, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -104,7 +114,8 @@ enum Hold {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DenyCacheUsage {
-    /// Denials that are remembered, about; some may have run out.
+    /// Denials that take room, about. One that has run out does so for ten times as long as denials are held, a second at
+    /// the least; where they are held for as long as they last, until there is no room.
     pub remembered: u64,
     /// Requests that were answered from them.
     pub hits: u64,
@@ -192,7 +203,12 @@ impl<B: Backend> DenyCache<B> {
             Hold::AtMost(hold) => Some(hold),
             Hold::UntilReset => None,
         };
-        let denials = Cache::builder().max_capacity(capacity).build_with_hasher(ahash::RandomState::new());
+        let denials = Cache::builder().max_capacity(capacity);
+        let denials = match hold {
+            Some(hold) => denials.time_to_live(dropped_after(hold)),
+            None => denials,
+        };
+        let denials = denials.build_with_hasher(ahash::RandomState::new());
         Self {
             inner,
             hold,

@@ -66,17 +66,20 @@ impl StandardConfig {
 /// [`Coalesce`], [`ObserveTrips`]. It is what a [`RateLimiter`](crate::RateLimiter) does by default.
 ///
 /// As the store is far ([`Backend::locality`]): one in this process gets [`Observe`] alone; one that combines requests by
-/// itself goes without [`Coalesce`].
+/// itself goes without [`Coalesce`]. A limiter takes it [as it is](crate::RateLimiterBuilder::as_is), or puts the layers
+/// around it once more.
 ///
 /// # Example: a deadline of 20 ms around a store
 /// ```
-/// use limiter_core::{DeadlineConfig, Memory, StandardConfig, standard};
+/// use limiter_core::{DeadlineConfig, Memory, Quota, RateLimiter, Rule, StandardConfig, standard};
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// let deadline = DeadlineConfig::new().decision(Duration::from_millis(20));
 /// let backend = standard(Arc::new(Memory::new()), StandardConfig::new().deadline(deadline));
-/// assert_eq!(backend.name(), "memory");
+/// let limiter =
+///     RateLimiter::builder(backend).as_is().rule(Rule::new("user", Quota::per_second(10))).build()?;
+/// # Ok::<(), limiter_core::Error>(())
 /// ```
 #[must_use]
 pub fn standard(store: Arc<dyn Backend>, config: StandardConfig) -> Arc<dyn Backend> {

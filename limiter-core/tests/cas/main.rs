@@ -129,6 +129,13 @@ async fn exhausted_attempts_are_contention_and_nothing_is_admitted() {
     assert_eq!(error(ask(&backend, request("a")).await), (ErrorKind::Contention, Effect::NotApplied));
     assert_eq!(fake.counts(), (5, 5, 0));
     assert_eq!((backend.usage().conflicts, backend.usage().busy_keys), (5, 0));
+    let (mut tries, mut lost) = (0, 0);
+    backend.report(&mut |figure| match figure.metric().name() {
+        "limiter_cas_tries_total" => tries = figure.value(),
+        "limiter_cas_conflicts_total" => lost = figure.value(),
+        _ => {}
+    });
+    assert_eq!((tries, lost), (5, 5));
     fake.writing(Mood::Well);
     assert_eq!(taken(&backend, "a").await, 0);
 }

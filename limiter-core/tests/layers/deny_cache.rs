@@ -153,6 +153,19 @@ async fn it_is_held_for_no_longer_than_it_may_be() {
     }
 }
 
+/// By the cache's own clock, which is no test's.
+#[tokio::test]
+async fn what_has_run_out_takes_no_room() {
+    let layer = DenyCache::new(Remote::new(), DenyCacheConfig::new().hold(ms(1)));
+    let _denial = denied(&layer, "1/m", 1, at(0)).await;
+    assert_eq!(layer.usage().remembered, 1);
+    let began = std::time::Instant::now();
+    while layer.usage().remembered > 0 {
+        assert!(began.elapsed() < ms(30_000), "it is still there");
+        std::thread::sleep(ms(50));
+    }
+}
+
 /// A store of which a key at a time is taken, and given back where another denies, says no meanwhile: of a rule that is asked
 /// about together with others a denial is kept for good once it is said again.
 #[tokio::test]
