@@ -8,6 +8,7 @@ mod faults;
 mod now_or_never;
 mod stress;
 mod waiting;
+mod wakers;
 
 use fake_store::{FakeStore, ask, id_of};
 use limiter_core::{

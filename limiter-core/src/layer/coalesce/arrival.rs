@@ -84,10 +84,13 @@ impl Arrival {
                 if wakers.len() <= place {
                     wakers.resize(place + 1, None);
                 }
-                match &mut wakers[place] {
-                    Some(known) => known.clone_from(context.waker()),
-                    none => *none = Some(context.waker().clone()),
-                }
+                let replaced = match &mut wakers[place] {
+                    Some(known) if known.will_wake(context.waker()) => None,
+                    known => known.replace(context.waker().clone()),
+                };
+                drop(state);
+                // As in `leave`.
+                drop(replaced);
                 return Poll::Pending;
             }
             Brought::Answers(answers) => {
