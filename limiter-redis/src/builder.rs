@@ -22,6 +22,9 @@ use tokio::sync::Semaphore;
 /// | `redis-sentinel://user:password@a:26379,b:26379/service` | the primary that Sentinel names for `service` |
 /// | `rediss://..`, `rediss-cluster://..`, `rediss-sentinel://..` | the same through TLS (feature `tls`) |
 ///
+/// The user and password of a `redis-sentinel` URL are those of the servers that Sentinel names. Where the sentinels ask for
+/// one, `?sentinel_password=..`, with `&sentinel_username=..` if it is not the default user's.
+///
 /// # Example
 /// ```
 /// use limiter_core::RateLimiter;

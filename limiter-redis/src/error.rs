@@ -57,6 +57,10 @@ pub(crate) fn classify(error: &RedisError) -> Class {
     }
 }
 
+/// What a user has to be allowed, as `ACL SETUSER` takes it.
+const COMMANDS: &str = "+@connection +eval +evalsha +append +getrange +mget +pexpire +set +time +unlink, in a cluster +pttl \
+                        and +cluster|slots too";
+
 /// What a server that is of no cluster says when it is asked for one.
 const NO_CLUSTER: &str = "This instance has cluster support disabled";
 
@@ -90,8 +94,9 @@ pub(crate) fn failed(operation: &'static str, class: Class, error: RedisError) -
             "the server is of no cluster".to_owned()
         }
         Some("ERR") if class.kind == ErrorKind::Config => {
-            "the server refuses a command that the scripts need".to_owned()
+            format!("the server refuses a command that the scripts need: {COMMANDS}")
         }
+        Some("NOPERM") => format!("the server answered NOPERM: the store needs its keys and {COMMANDS}"),
         Some(code) => format!("the server answered {code}"),
         None => match io_error(&error) {
             Some(io) => format!("the connection failed: {}", io.kind()),

@@ -18,6 +18,11 @@
 //! [`ready`](limiter_core::Backend::ready) refuses what is older. A script's error comes wrapped in another there, so
 //! that a refusal cannot be told from what may have been recorded.
 //!
+//! # Permissions
+//! A user with its own keys (`~*rl1:*`) and `+@connection +eval +evalsha +append +getrange +mget +pexpire +set +time
+//! +unlink`; in a cluster also `+pttl +cluster|slots`, and `+info` for [`ready`](limiter_core::Backend::ready) to tell a
+//! server that is too old, or evicts.
+//!
 //! # What is kept
 //! A key is `{tag}rl1:algorithm:..`, where the tag decides its slot in a cluster. The value is an integer for a bucket
 //! whose permits take whole microseconds, else a few doubles, and for a sliding log a string that grows by 35 bytes per

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisError,
+    RedisError, parse_redis_url,
 };
 use std::fmt;
 use std::time::Duration;
@@ -43,8 +43,17 @@ pub(crate) struct Node {
 #[derive(Clone)]
 pub(crate) struct Sentinel {
     sentinels: Vec<ConnectionAddr>,
+    /// How the sentinels are logged in to.
+    login: Login,
     service: String,
     primary: Node,
+}
+
+/// What a sentinel may ask for, which is no server's that it names.
+#[derive(Clone, Default)]
+struct Login {
+    username: Option<String>,
+    password: Option<String>,
 }
 
 impl Target {
@@ -100,17 +109,35 @@ fn seeds(scheme: &str, rest: &str, certificates: &Certificates) -> Result<Seeds,
     Ok(Seeds { pattern, nodes })
 }
 
-/// `user:password@a:26379,b:26379/service?db=0`: the sentinels, and after the slash what they watch.
+/// `user:password@a:26379,b:26379/service?db=0&sentinel_password=..`: the sentinels, and after the slash what they watch.
 fn sentinel(scheme: &str, rest: &str, certificates: &Certificates) -> Result<Sentinel, ConfigError> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, service) = rest.rsplit_once('/').ok_or(ConfigError::NoService)?;
     if service.is_empty() {
         return Err(ConfigError::NoService);
     }
+    let (login, query) = login(query);
     let nodes = nodes(scheme, &format!("{authority}?{query}"), certificates)?;
     let primary = nodes.first().cloned().ok_or(ConfigError::NoScheme)?;
     let sentinels = nodes.into_iter().map(|node| node.info.addr().clone()).collect();
-    Ok(Sentinel { sentinels, service: service.to_owned(), primary })
+    Ok(Sentinel { sentinels, login, service: service.to_owned(), primary })
+}
+
+/// How a query says that sentinels are logged in to, and what else it says.
+fn login(query: &str) -> (Login, String) {
+    let (own, rest): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|pair| pair.starts_with("sentinel_"));
+    let mut login = Login::default();
+    if let Some(url) = parse_redis_url(&format!("redis://sentinel?{}", own.join("&"))) {
+        for (name, value) in url.query_pairs() {
+            match &*name {
+                "sentinel_username" => login.username = Some(value.into_owned()),
+                "sentinel_password" => login.password = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+    }
+    (login, rest.join("&"))
 }
 
 impl Node {
@@ -247,6 +274,12 @@ impl Sentinel {
         }
         if let Some(password) = settings.password() {
             builder = builder.set_client_to_redis_password(password);
+        }
+        if let Some(username) = &self.login.username {
+            builder = builder.set_client_to_sentinel_username(username);
+        }
+        if let Some(password) = &self.login.password {
+            builder = builder.set_client_to_sentinel_password(password);
         }
         #[cfg(feature = "tls")]
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {

@@ -328,6 +328,29 @@ async fn a_server_without_hello() {
     let _ = ask(&redis, TEN, "a").await.expect("an answer in RESP2");
 }
 
+/// Theirs is not that of the primary.
+#[tokio::test]
+async fn a_sentinel_that_asks_for_a_password() {
+    let sentinel = RedisSentinel::start().expect("sentinels");
+    for one in sentinel.sentinels() {
+        bend(one, &["ACL", "SETUSER", "default", "resetpass", ">right 7"]);
+    }
+    let hosts: Vec<String> = sentinel.sentinel_urls().iter().map(|url| url.replace("redis://", "")).collect();
+    let by = |query: &str| {
+        let url = format!("redis-sentinel://{}/{}{query}", hosts.join(","), RedisSentinel::SERVICE);
+        Redis::builder(url).timeout(Duration::from_secs(2)).build().expect("a URL of Redis")
+    };
+    is(&refused(&by("")).await, ErrorKind::Config, Effect::NotApplied);
+    is(&refused(&by("?sentinel_password=wrong")).await, ErrorKind::Config, Effect::NotApplied);
+    for right in
+        ["?sentinel_password=right%207", "?sentinel_username=default&db=0&sentinel_password=right%207"]
+    {
+        let redis = by(right);
+        assert!(!format!("{redis:?}").contains("right"), "{redis:?}");
+        let _ = ask(&redis, TEN, "a").await.expect("an answer");
+    }
+}
+
 #[tokio::test]
 async fn a_service_that_no_sentinel_knows() {
     let sentinel = RedisSentinel::start().expect("sentinels");
