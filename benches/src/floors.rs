@@ -63,7 +63,7 @@ pub fn report(name: &str, contestants: &[(&str, Turns)], floors: &[Floor]) -> bo
         let (ratio, holds, word) = match what {
             What::Rate => {
                 let ratio = own.ratio_to(other, rate);
-                (ratio, ratio >= *bound, "answers per second, at least")
+                (ratio, ratio.is_finite() && ratio >= *bound, "answers per second, at least")
             }
             What::Median => {
                 let ratio = own.ratio_to(other, |turn| turn.micros_at(0.5));

@@ -151,6 +151,9 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Lets the contestants take turns, in an order that rotates, so that a busy machine slows all of them alike.
+///
+/// # Panics
+/// A caller of a contestant does: what the others answered meanwhile would be compared with less than all.
 pub async fn compete(contestants: &[Contestant], scenario: &Scenario, repetitions: usize) -> Vec<Turns> {
     let mut turns: Vec<Turns> = contestants.iter().map(|_| Turns(Vec::new())).collect();
     for contestant in contestants {
@@ -188,8 +191,7 @@ async fn closed(contestant: &Contestant, scenario: &Scenario, callers: usize) ->
     over.store(true, Relaxed);
     let mut answers = 0;
     for caller in callers {
-        // One that panicked has said so.
-        answers += caller.await.unwrap_or(0);
+        answers += caller.await.unwrap_or_else(|failed| panic!("{}: {failed}", contestant.name));
     }
     Turn { rate: float(answers) / began.elapsed().as_secs_f64(), latency: record.latency() }
 }
@@ -201,7 +203,8 @@ async fn open(contestant: &Contestant, scenario: &Scenario, rate: f64) -> Turn {
     let began = Instant::now();
     let schedule = schedule(Arc::clone(&contestant.lead), scenario.clone(), rate);
     // On the thread of those who ask, which is all that is waited for here: a third busy thread would take their core.
-    let latency = tokio::spawn(schedule).await.unwrap_or_else(|_| Record::default().latency());
+    let latency =
+        tokio::spawn(schedule).await.unwrap_or_else(|failed| panic!("{}: {failed}", contestant.name));
     Turn { rate: float(latency.len()) / began.elapsed().as_secs_f64(), latency }
 }
 
@@ -210,7 +213,7 @@ async fn schedule(lead: Arc<dyn Lead>, scenario: Scenario, rate: f64) -> Histogr
     let (record, out) = (Record::default(), Arc::new(Semaphore::new(MOST_OUT as usize)));
     let (mut random, mut order) = (Random::new(0), scenario.keys.order(0));
     let began = Instant::now();
-    let mut after = random.exponential(1.0 / rate);
+    let (mut after, mut sent) = (random.exponential(1.0 / rate), 0);
     while after < scenario.turn.as_secs_f64() {
         let due = began + Duration::from_secs_f64(after);
         // The runtime's timer counts in milliseconds, a store answers in less.
@@ -224,11 +227,14 @@ async fn schedule(lead: Arc<dyn Lead>, scenario: Scenario, rate: f64) -> Histogr
             record.add(due.elapsed());
             drop(permit);
         });
+        sent += 1;
         after += random.exponential(1.0 / rate);
     }
     // Everyone is answered, or has failed.
     let _ = out.acquire_many(MOST_OUT).await;
-    record.latency()
+    let latency = record.latency();
+    assert_eq!(latency.len(), sent, "a caller has panicked");
+    latency
 }
 
 /// Nanoseconds until answers. One for all callers: hundreds of histograms would be in no cache.

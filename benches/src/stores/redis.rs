@@ -6,7 +6,7 @@ use crate::run;
 use async_trait::async_trait;
 use limiter_core::{Backend, Coalesce, CoalesceConfig, Quota};
 use limiter_redis::redis::aio::MultiplexedConnection;
-use limiter_redis::redis::{Client, IntoConnectionInfo, cmd};
+use limiter_redis::redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, cmd};
 use limiter_testkit::servers;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// system call.
 pub const INCR: &str = "INCR";
 
-/// As the library sets its own connection, and as a network wants it.
+/// With small packets sent at once, as a network wants it, and as the library's own are.
 pub const INCR_AT_ONCE: &str = "INCR, TCP_NODELAY";
 
 /// The server that everyone asks, and the keys that they ask about.
@@ -37,13 +37,11 @@ impl Target {
     pub async fn connect(url: String, names: Arc<[String]>) -> Fallible<Self> {
         let info = url.as_str().into_connection_info()?;
         let settings = info.tcp_settings().clone().set_nodelay(true);
-        let plain = Client::open(info.clone())?.get_multiplexed_async_connection().await?;
-        let at_once =
-            Client::open(info.set_tcp_settings(settings))?.get_multiplexed_async_connection().await?;
+        let (plain, at_once) = (dial(info.clone()).await?, dial(info.set_tcp_settings(settings)).await?);
         Ok(Self { url, plain, at_once, names })
     }
 
-    /// One `INCR` per question, by the driver's defaults and by the library's.
+    /// One `INCR` per question, as the driver comes and with `TCP_NODELAY`.
     ///
     /// # Panics
     /// The caller that an error answers.
@@ -83,9 +81,16 @@ impl Target {
     }
 
     fn redis(&self) -> Fallible<limiter_redis::Redis> {
-        // A busy machine is no outage.
-        Ok(limiter_redis::Redis::builder(&self.url).timeout(Duration::from_secs(5)).build()?)
+        Ok(limiter_redis::Redis::builder(&self.url).timeout(PATIENCE).build()?)
     }
+}
+
+/// As long as everyone waits for a reply: a busy machine is no outage.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn dial(info: ConnectionInfo) -> Fallible<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    Ok(Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 /// One `INCR` per question.
