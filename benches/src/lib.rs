@@ -31,6 +31,12 @@ pub const fn plenty(algorithm: Algorithm) -> QuotaBuilder {
     quota.algorithm(algorithm)
 }
 
+/// A token bucket that denies nothing in a run, and is full again between two requests of one of many keys, as those of
+/// most callers are.
+pub const fn ample() -> QuotaBuilder {
+    Quota::per_second(1_000).burst(PLENTY)
+}
+
 /// A token bucket that denies nothing in a run, with a remainder of a third of a microsecond per permit.
 pub const fn plenty_with_remainder() -> QuotaBuilder {
     Quota::new(3, Duration::from_millis(3_001)).burst(PLENTY)

@@ -192,7 +192,7 @@ impl RedisBuilder {
     }
 
     /// For how long Redis keeps a state once it is as if never used, so that expiry changes no answer; 1 s by
-    /// default.
+    /// default. A bucket's is kept up to a second longer.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

@@ -19,8 +19,8 @@
 //! that a refusal cannot be told from what may have been recorded.
 //!
 //! # Permissions
-//! A user with its own keys (`~*rl1:*`) and `+@connection +eval +evalsha +append +getrange +mget +pexpire +set +time
-//! +unlink`; in a cluster also `+pttl +cluster|slots`, and `+info` for [`ready`](limiter_core::Backend::ready) to tell a
+//! A user with its own keys (`~*rl1:*`) and `+@connection +eval +evalsha +append +getrange +incrby +mget +pexpire +set
+//! +time +unlink`; in a cluster also `+pttl +cluster|slots`, and `+info` for [`ready`](limiter_core::Backend::ready) to tell a
 //! server that is too old, or evicts.
 //!
 //! # What is kept

@@ -27,6 +27,8 @@ struct Plain {
     look: &'static str,
     take: &'static str,
     write: &'static str,
+    /// Whether an integer that was read and is to be `x` need not be told when it expires.
+    keeps: &'static str,
     /// How many numbers a quota has.
     numbers: usize,
     /// How a script knows the algorithm by its number, that of [`Algorithm::ALL`].
@@ -34,22 +36,23 @@ struct Plain {
 }
 
 macro_rules! plain {
-    ($name:literal, $numbers:literal, $is_it:literal) => {
+    ($name:literal, $numbers:literal, $is_it:literal, $keeps:expr) => {
         Plain {
             name: $name,
             load: include_str!(concat!("lua/", $name, "/load.lua")),
             look: include_str!(concat!("lua/", $name, "/look.lua")),
             take: include_str!(concat!("lua/", $name, "/take.lua")),
             write: include_str!(concat!("lua/", $name, "/write.lua")),
+            keeps: $keeps,
             numbers: $numbers,
             is_it: $is_it,
         }
     };
 }
 
-const BUCKET: Plain = plain!("bucket", 6, "algorithm < 2");
-const FIXED_WINDOW: Plain = plain!("fixed_window", 2, "algorithm == 2");
-const SLIDING_COUNTER: Plain = plain!("sliding_counter", 2, "algorithm == 4");
+const BUCKET: Plain = plain!("bucket", 6, "algorithm < 2", include_str!("lua/bucket/keeps.lua"));
+const FIXED_WINDOW: Plain = plain!("fixed_window", 2, "algorithm == 2", "false");
+const SLIDING_COUNTER: Plain = plain!("sliding_counter", 2, "algorithm == 4", "false");
 
 impl Plain {
     fn fill(&self, template: &str) -> String {
@@ -63,6 +66,7 @@ impl Plain {
             .replace("LOOK\n", self.look)
             .replace("TAKE\n", self.take)
             .replace("WRITE\n", self.write)
+            .replace("KEEPS", self.keeps.trim_end())
     }
 
     fn in_order(&self) -> String {

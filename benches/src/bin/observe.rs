@@ -8,7 +8,7 @@
 use benches::floors::Floor;
 use benches::run::{self, Run};
 use benches::stores::Fallible;
-use limiter_core::{Algorithm, Coalesce, CoalesceConfig, Observe, ObserveTrips, metric};
+use limiter_core::{Coalesce, CoalesceConfig, Observe, ObserveTrips, metric};
 use limiter_redis::Redis;
 use limiter_testkit::servers;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -37,8 +37,7 @@ fn main() -> Fallible<ExitCode> {
         }
     });
     runtime.block_on(async {
-        let (names, quota) =
-            (Arc::from(benches::keys(10_000)), benches::plenty(Algorithm::TokenBucket).build()?);
+        let (names, quota) = (Arc::from(benches::keys(10_000)), benches::ample().build()?);
         // A busy machine is no outage.
         let open = || Redis::builder(server.url()).timeout(Duration::from_secs(5)).build();
         let config = CoalesceConfig::new();

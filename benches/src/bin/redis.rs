@@ -45,12 +45,16 @@ async fn scenarios(target: &Target, run: &mut Run) -> Fallible<()> {
         let name = format!("callers: {callers}, keys: {keys}");
         let mut contestants = Vec::from(target.bare());
         for (name, coalesces) in [(LIMITER, true), (DIRECT, false)] {
-            let quota = benches::plenty(Algorithm::TokenBucket).build()?;
-            contestants.push(target.limiter(name, quota, coalesces)?);
+            contestants.push(target.limiter(name, benches::ample().build()?, coalesces)?);
         }
-        contestants.push(target.with_all_layers(LAYERED, benches::plenty(Algorithm::TokenBucket).build()?)?);
+        contestants.push(target.with_all_layers(LAYERED, benches::ample().build()?)?);
         run.scenario(&name, callers, keys, &contestants, &floors).await;
     }
+    // Each admission moves the state by a second, so that each has to say anew when it expires.
+    let seldom = target.limiter(LIMITER, benches::plenty(Algorithm::TokenBucket).build()?, true)?;
+    let [bare, _] = target.bare();
+    let name = "a permit a second, callers: 256, keys: 10,000";
+    run.scenario(name, 256, 10_000, &[bare, seldom], &[Floor::rate(LIMITER, INCR, 0.7)]).await;
     let algorithms = Algorithm::ALL.map(|algorithm| target.limiter(algorithm.name(), many(algorithm)?, true));
     let algorithms = algorithms.into_iter().collect::<Fallible<Vec<_>>>()?;
     let floors =

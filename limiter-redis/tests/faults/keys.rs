@@ -76,6 +76,79 @@ async fn a_state_is_gone_after_its_time() {
     }
 }
 
+/// When a bucket is full again, by its state.
+fn full_at(state: &[u8]) -> u64 {
+    match state.as_chunks::<8>() {
+        ([whole, rest, _], []) => {
+            let parts = u64::from(f64::from_le_bytes(*rest) > 0.0);
+            format!("{}", f64::from_le_bytes(*whole)).parse::<u64>().expect("whole us") + parts
+        }
+        _ => std::str::from_utf8(state).expect("text").parse().expect("an integer"),
+    }
+}
+
+/// Whichever quotas move it, alone or with others, and however many of its writes leave it as it is.
+#[tokio::test]
+async fn a_time_to_live_is_that_of_the_state() {
+    let server = servers::Redis::start().expect("a Redis");
+    let redis = Redis::builder(server.url()).grace(Duration::ZERO).build().expect("a URL of Redis");
+    let mut random = fastrand::Rng::with_seed(1);
+    let quotas =
+        ["5/s burst 1000", "1000/s burst 5000", "300/s burst 2000", "7/m burst 100", "1000/s burst 3"];
+    let mut connection = server.connect().expect("a connection");
+    for _ in 0..3_000 {
+        let check = |random: &mut fastrand::Rng, names: &[&str]| {
+            check(quotas[random.usize(..quotas.len())], names[random.usize(..names.len())], random.u64(1..4))
+        };
+        let request = if random.u8(..4) == 0 {
+            Request::new([check(&mut random, &["a", "b"]), check(&mut random, &["c", "d"])])
+        } else {
+            Request::one(check(&mut random, &["a", "b", "c", "d"]))
+        };
+        let _ = answer(&redis, &request.expect("checks")).await.expect("an answer");
+        for name in names(&server) {
+            let until = connection.command(&[b"PEXPIRETIME", &name[..]]).expect("an instant").int();
+            let state = connection.command(&[b"GET", &name[..]]).expect("a state");
+            // One that has gone meanwhile was full.
+            let (Some(until @ 0..), Value::Bytes(state)) = (until, state) else { continue };
+            // As late as a script may look at the clock that began before.
+            let until = (until.unsigned_abs() + 200) * 1_000;
+            assert!(until >= full_at(&state), "{} us too early", full_at(&state) - until);
+        }
+    }
+    let calls = calls(&server);
+    assert!(calls.iter().any(|(name, count)| name == "incrby" && *count > 100), "{calls:?}");
+}
+
+/// What Lua reads as an integer and Redis does not.
+#[tokio::test]
+async fn a_state_that_cannot_be_moved_is_written() {
+    let (server, redis) = server_and_store();
+    let request = Request::one(check("1000/s burst 5000", "padded", 1)).expect("a check");
+    let taken = async || {
+        let decision = answer(&redis, &request).await.expect("an answer").summary().expect("one");
+        assert!(decision.allowed);
+        5_000 - decision.remaining
+    };
+    let _ = taken().await;
+    let name = &names(&server)[0];
+    let mut connection = server.connect().expect("a connection");
+    for _ in 0..20 {
+        let Value::Bytes(state) = connection.command(&[b"GET", &name[..]]).expect("a state") else {
+            panic!("no state")
+        };
+        let padded = [b"0", &state[..]].concat();
+        connection.command(&[b"SET", &name[..], &padded[..], b"KEEPTTL"]).expect("a state");
+        let before = full_at(&state);
+        let _ = taken().await;
+        let Value::Bytes(state) = connection.command(&[b"GET", &name[..]]).expect("a state") else {
+            panic!("no state")
+        };
+        assert!(full_at(&state) >= before + 1_000 && !state.starts_with(b"0"), "{state:?}");
+    }
+    assert_eq!(redis.corrupt_states(), 0);
+}
+
 /// How often each command was called, but for those that ask.
 fn calls(server: &servers::Redis) -> Vec<(String, u64)> {
     let info = server.command(&["INFO", "commandstats"]).expect("an answer");

@@ -6,4 +6,5 @@ if y >= q3 then
   x, y = x + 1, y - q3
 end
 z = q3
-reset_in = x - now + (y > 0 and 1 or 0)
+-- Kept to the end of the second that x lies in, and what is left of a microsecond too: see `keeps.lua`.
+reset_in = x - x % 1000000 + 1000000 - now

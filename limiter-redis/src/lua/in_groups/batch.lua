@@ -13,14 +13,15 @@
 -- What it is for is speed, so it is one loop of locals; what is equal in many states is made text once. What stands in
 -- capitals is filled in, as far as the batch needs it: `plain.lua` for each algorithm, `log.lua` and `../sliding_log.lua`.
 
-local call, decode, text, ceil, max = redis.call, struct.unpack, string.format, math.ceil, math.max
+local call, pcall, decode, text, ceil, max = redis.call, redis.pcall, struct.unpack, string.format, math.ceil, math.max
 local keys, batch = KEYS, ARGV[1]
 local plain, groups, grace, horizon, pos = decode('<HHdd', batch)
 local clock, corrupt = 0, 0
 
 local values = plain > 0 and call('MGET', unpack(keys, 1, plain))
--- Of a key that is to be written, when it is to expire.
+-- Of a key that is to be written, when it is to expire, and of an integer that need not, by how much it moves.
 local ttls, last_ttl, ttl_text = {}, false, false
+local moves, last_move, move_text = {}, false, false
 
 local reply, o = { 0, 0, 0, 0, 0 }, 3
 
@@ -46,7 +47,16 @@ for _ = 1, groups do
 end
 
 for k = 1, plain do
-  if ttls[k] then call('SET', keys[k], values[k], 'PX', ttls[k]) end
+  local ttl = ttls[k]
+  if moves[k] then
+    -- Moved in place, where a key's time to live is not looked up, which is most of what a write costs. Refused is what
+    -- reads as an integer and is none for Redis, or the command.
+    if type(pcall('INCRBY', keys[k], moves[k])) ~= 'number' then
+      call('SET', keys[k], text('%d', values[k]), 'PX', ttl)
+    end
+  elseif ttl then
+    call('SET', keys[k], values[k], 'PX', ttl)
+  end
 end
 for k = plain + 1, #keys do
   if ttls[k] then states[k].write(k, states[k], ttls[k]) end

@@ -10,15 +10,22 @@ if IS_IT then
     local granted, r1, r2, r3
     LOOK
     if granted > 0 and n > 0 then
-      local m, reset_in = granted * n
+      local m, was, reset_in = granted * n, value and x
       TAKE
-      if x ~= last_x or y ~= last_y or z ~= last_z then
-        WRITE
-        last_x, last_y, last_z, written = x, y, z, value
-      end
       local ttl = max(ceil(reset_in / 1000) + grace, least)
       if ttl ~= last_ttl then last_ttl, ttl_text = ttl, text('%d', ttl) end
-      values[k], ttls[k] = written, ttl_text
+      ttls[k] = ttl_text
+      if was and at < 0 and (KEEPS) then
+        local move = x - was
+        if move ~= last_move then last_move, move_text = move, text('%d', move) end
+        values[k], moves[k] = x, move_text
+      else
+        if x ~= last_x or y ~= last_y or z ~= last_z then
+          WRITE
+          last_x, last_y, last_z, written = x, y, z, value
+        end
+        values[k] = written
+      end
     else
       ttls[k] = false
     end

@@ -21,7 +21,6 @@ use limitador::counter::Counter;
 use limitador::limit::{Context, Limit, Namespace};
 use limitador::storage::redis::AsyncRedisStorage;
 use limitador::storage::{AsyncCounterStorage, Authorization};
-use limiter_core::Algorithm;
 use limiter_testkit::servers;
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -60,7 +59,7 @@ async fn run(url: String) -> Fallible<bool> {
     let [bare, _] = redis.bare();
     let mut contestants = vec![
         bare,
-        redis.limiter(LIMITER, benches::plenty(Algorithm::TokenBucket).build()?, true)?,
+        redis.limiter(LIMITER, benches::ample().build()?, true)?,
         limitador(&redis).await?,
         storage(&redis).await?,
     ];
