@@ -152,7 +152,7 @@ impl RateLimiter {
 
     /// Decides at cost 1, and says everything.
     ///
-    /// Of several rules, the decision is that of the one that binds: see [`Verdict::summary`].
+    /// Of several rules, the decision is that of the one that binds: see [`Verdict::summary`](crate::Verdict::summary).
     ///
     /// # Errors
     /// The store gave no answer, the caller lacks a part that a rule counts by, or has a quota that the store cannot keep.

@@ -199,7 +199,7 @@ impl RedisBuilder {
     }
 
     /// For how long, at least, Redis keeps the state of a request that carried its own instant; an hour by default.
-    /// For tests in virtual time.
+    /// For tests in virtual time: a key that is asked about at the server's time as well may be forgotten too early.
     pub const fn virtual_expiry(mut self, expiry: Duration) -> Self {
         self.virtual_expiry = expiry;
         self

@@ -58,7 +58,7 @@ pub(crate) fn classify(error: &RedisError) -> Class {
 }
 
 /// What a user has to be allowed, as `ACL SETUSER` takes it.
-const COMMANDS: &str = "+@connection +eval +evalsha +append +getrange +incrby +mget +pexpire +set +time +unlink, in a cluster +pttl \
+const COMMANDS: &str = "+@connection +eval +evalsha +append +getrange +mget +pexpire +set +time +unlink, in a cluster +pttl \
                         and +cluster|slots too";
 
 /// What a server that is of no cluster says when it is asked for one.

@@ -19,9 +19,9 @@
 //! that a refusal cannot be told from what may have been recorded.
 //!
 //! # Permissions
-//! A user with its own keys (`~*rl1:*`) and `+@connection +eval +evalsha +append +getrange +incrby +mget +pexpire +set
-//! +time +unlink`; in a cluster also `+pttl +cluster|slots`, and `+info` for [`ready`](limiter_core::Backend::ready) to tell a
-//! server that is too old, or evicts.
+//! A user with its own keys (`~*rl1:*`) and `+@connection +eval +evalsha +append +getrange +mget +pexpire +set +time
+//! +unlink`; in a cluster also `+pttl +cluster|slots`. With `+info`, [`ready`](limiter_core::Backend::ready) tells a server that
+//! is too old, or evicts. Without `+incrby`, which it does not ask for, decisions are the same and take longer.
 //!
 //! # What is kept
 //! A key is `{tag}rl1:algorithm:..`, where the tag decides its slot in a cluster. The value is an integer for a bucket

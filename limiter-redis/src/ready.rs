@@ -89,7 +89,8 @@ fn is_too_old(version: &str) -> bool {
     parts.next().zip(parts.next()).is_some_and(|version: (u32, u32)| version < OLDEST)
 }
 
-/// Does once on each server what decisions and resets do, with every command that the scripts use, on keys of its own.
+/// Does once on each server what decisions and resets do, with every command that the scripts cannot do without, on keys of
+/// its own.
 async fn try_out(redis: &Redis, servers: usize) -> Result<(), BackendError> {
     let now = Timestamp::now();
     // One by the server's clock. The second entry of a log is appended, and its time to live prolonged.

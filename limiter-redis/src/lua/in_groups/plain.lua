@@ -10,7 +10,7 @@ if IS_IT then
     local granted, r1, r2, r3
     LOOK
     if granted > 0 and n > 0 then
-      local m, was, reset_in = granted * n, value and x
+      local m, was, reset_in = granted * n, value and y == 0 and x
       TAKE
       local ttl = max(ceil(reset_in / 1000) + grace, least)
       if ttl ~= last_ttl then last_ttl, ttl_text = ttl, text('%d', ttl) end
