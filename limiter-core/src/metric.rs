@@ -14,7 +14,7 @@
 //! | `limiter_queued_requests` | gauge | requests | `store` | requests that wait for a trip |
 //! | `limiter_in_flight_requests` | gauge | requests | `store` | requests on their way to the store and back |
 //! | `limiter_breakers` | gauge | parts | `store`, `state` | parts of the store by the state of their breaker |
-//! | `limiter_breaker_openings_total` | counter | openings | `store` | how often a breaker opened |
+//! | `limiter_breaker_openings_total` | counter | openings | `store` | how often a breaker that was closed opened |
 //! | `limiter_degraded` | gauge | limiters | `store` | whether decisions are made without the store now, or were within the last minute and none since: 0 or 1 per limiter |
 //! | `limiter_degraded_seconds_total` | counter | seconds | `store` | for how long decisions were made without the store, in whole seconds: from each to the next, a second at most |
 //! | `limiter_degraded_errors_total` | counter | errors | `store`, `kind` | errors that were answered by a decision without the store |
@@ -26,6 +26,7 @@
 //! | `limiter_memory_evictions_total` | counter | states | `store` | states dropped, each of them as if never used |
 //! | `limiter_corrupt_states_total` | counter | states | `store` | what was found in a state's place and is none |
 //! | `limiter_cas_tries_total` | counter | tries | `store` | writes by compare-and-swap, lost ones among them |
+//! | `limiter_cas_conflicts_total` | counter | tries | `store` | writes by compare-and-swap that were lost to somebody else's |
 //! | `limiter_clock_skew_seconds` | gauge | seconds | `store` | how far this process's clock is from the store's |
 //!
 //! The values of labels come from closed sets:
